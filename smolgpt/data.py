@@ -8,7 +8,7 @@ __all__ = ['SPLITS', 'PYDOCS', 'SKIPPED', 'read_parquet', 'read_jsonl', 'read_pl
            'read_files', 'open_source', 'count_words', 'SplitWriter', 'token_dtype', 'source_name', 'default_out',
            'prepare', 'main', 'Tokens', 'open_tokens', 'check_ids', 'num_windows', 'deal', 'get_batch']
 
-# %% ../nbs/01_data.ipynb #9624dfa4
+# %% ../nbs/01_data.ipynb #f686109a
 import ast, hashlib, importlib.util, json, os, sysconfig, zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 from .tokens import END, Parser, UserError, command, get_tokenizer, save_tokenizer, write_file
 
-# %% ../nbs/01_data.ipynb #08ace390
+# %% ../nbs/01_data.ipynb #6977367a
 def read_parquet(
     path, # a parquet file with a column `text`
 ):  # an iterator over the rows, as strings
@@ -31,7 +31,7 @@ def read_parquet(
     if 'text' not in names: raise UserError(f'{path}: no column `text` among {", ".join(names)}; rename the one that holds the text')
     for group in file.iter_batches(4096, columns=['text']): yield from (row or '' for row in group.column(0).to_pylist())
 
-# %% ../nbs/01_data.ipynb #e75e195d
+# %% ../nbs/01_data.ipynb #bfb8ea85
 def read_jsonl(
     path, # a file with a JSON object on each line
 ):  # an iterator over the values of `text`, as strings
@@ -44,7 +44,7 @@ def read_jsonl(
             if not isinstance(text, str): raise UserError(f'{path}, line {number}: not a JSON object with a string `text`')
             yield text
 
-# %% ../nbs/01_data.ipynb #9b3eb4d8
+# %% ../nbs/01_data.ipynb #b9b690dd
 def read_plain(
     path, # a text file in UTF-8
 ):  # an iterator over blocks of text, as strings
@@ -54,7 +54,7 @@ def read_plain(
             while block := f.read(1 << 16): yield block
         except UnicodeDecodeError: raise UserError(f'{path}: not text in UTF-8; convert it, as with iconv -t UTF-8') from None
 
-# %% ../nbs/01_data.ipynb #6bdccd28
+# %% ../nbs/01_data.ipynb #03f8357c
 def join_rows(
     rows, # an iterator over strings: lines with their newlines, or whole documents
 ):  # an iterator over strings, to be joined end to end
@@ -69,7 +69,7 @@ def join_rows(
             if lines: yield row or ' \n'
             elif row: yield row + END
 
-# %% ../nbs/01_data.ipynb #788fed82
+# %% ../nbs/01_data.ipynb #68920a95
 SPLITS = {'train': ('train',), 'val': ('val', 'dev'), 'test': ('test',)} # how the names of each split's files begin
 
 def find_splits(
@@ -81,7 +81,7 @@ def find_splits(
     found = {split: [f for f in readable if begins(f, starts)] for split, starts in SPLITS.items()}
     return {split: files for split, files in found.items() if files} if found['train'] else {}
 
-# %% ../nbs/01_data.ipynb #cefe7c5b
+# %% ../nbs/01_data.ipynb #a019aac1
 def find_wikitext(
     data_dir=None, # where to look; None: `wikitext103`, `data/wikitext103`, `/kaggle/input`, then a download
 ):  # a dict from split to its files
@@ -94,7 +94,7 @@ def find_wikitext(
     if data_dir: raise UserError(f'{data_dir}: no WikiText there; it needs train*.parquet and validation*.parquet (Hugging Face: Salesforce/wikitext, wikitext-103-raw-v1)')
     return find_splits(download_wikitext())
 
-# %% ../nbs/01_data.ipynb #4fef1c27
+# %% ../nbs/01_data.ipynb #1fd4913c
 def download_wikitext():  # the `Path` of the folder with its parquet files
     "Fetch WikiText-103 from Hugging Face into its cache, 300 MB. Raises `UserError` where there is no network."
     from huggingface_hub import snapshot_download
@@ -104,7 +104,7 @@ def download_wikitext():  # the `Path` of the folder with its parquet files
                         'or train on --source pydocs, which needs no network') from None
     return Path(root) / 'wikitext-103-raw-v1'
 
-# %% ../nbs/01_data.ipynb #47ee87cb
+# %% ../nbs/01_data.ipynb #f58ab48b
 def docstrings(
     source, # Python source code, as bytes or a string
     module, # the module's dotted name, for the titles
@@ -121,7 +121,7 @@ def docstrings(
     except (SyntaxError, ValueError): return
     yield from walk(tree, module)
 
-# %% ../nbs/01_data.ipynb #b98137d5
+# %% ../nbs/01_data.ipynb #7b6b3219
 PYDOCS = ('stdlib', 'torch', 'numpy', 'sklearn', 'scipy', 'matplotlib') # packages that are installed with this one, or with those
 SKIPPED = {'test', 'tests', 'testing', 'site-packages', 'dist-packages', 'idlelib', 'lib2to3', 'turtledemo', 'ensurepip', '_vendor', 'externals', 'pydoc_data'}
 
@@ -138,7 +138,7 @@ def module_files(
     files = [(parts(f), f) for f in sorted(root.rglob('*.py'))]
     return [('.'.join(p).removesuffix('.__init__'), f) for p, f in files if not SKIPPED & set(p) and not any(w.startswith('test_') for w in p)]
 
-# %% ../nbs/01_data.ipynb #f8614f59
+# %% ../nbs/01_data.ipynb #c60ae684
 def pydocs(
     packages=PYDOCS, # which packages to read
 ):  # an iterator over (module name, document)
@@ -153,7 +153,7 @@ def pydocs(
     from pydoc_data.topics import topics
     for name, text in sorted(topics.items()): yield f'help.{name}', f'help({name!r})\n{text}'
 
-# %% ../nbs/01_data.ipynb #3f4e1b51
+# %% ../nbs/01_data.ipynb #dfe36150
 def cut_point(
     text, # a string
 ):  # an index into it; the length where there is no better place
@@ -162,14 +162,14 @@ def cut_point(
     while at > 0 and text[at - 1].isspace(): at -= 1
     return at if at > 0 else len(text)
 
-# %% ../nbs/01_data.ipynb #717c4c8d
+# %% ../nbs/01_data.ipynb #2f528dc5
 def split_of(
     number, # an int: a hash, or the position of a stretch of text
 ):  # 'train', 'val' or 'test'
     "Of every twenty stretches of text one is for validation and one for the test."
     return {9: 'val', 19: 'test'}.get(number % 20, 'train')
 
-# %% ../nbs/01_data.ipynb #9206d471
+# %% ../nbs/01_data.ipynb #1e9ebf42
 def hold_out(
     pieces, # an iterator over strings
     total, # about how many characters there are in all
@@ -184,7 +184,7 @@ def hold_out(
             text, number = text[at:], number + 1
     yield split_of(number), text
 
-# %% ../nbs/01_data.ipynb #5a0c6650
+# %% ../nbs/01_data.ipynb #b6e1a3ca
 def read_files(
     files, # `Path`s
     end='', # what to put after each plain text file
@@ -197,7 +197,7 @@ def read_files(
             yield from read_plain(file)
             if end: yield end
 
-# %% ../nbs/01_data.ipynb #ba7a1948
+# %% ../nbs/01_data.ipynb #e53f707a
 def open_source(
     source, # 'wikitext103', 'pydocs', or a list of paths: files, folders of files, or a folder that is already split
     data_dir=None, # for 'wikitext103': where it lies
@@ -217,14 +217,14 @@ def open_source(
     if not files: raise UserError(f'{paths[0]}: an empty folder; put text, jsonl or parquet files in it')
     return lambda: hold_out(read_files(files, END if len(files) > 1 else ''), sum(f.stat().st_size for f in files))
 
-# %% ../nbs/01_data.ipynb #bd1b059a
+# %% ../nbs/01_data.ipynb #8e30b140
 def count_words(
     text, # a string
 ):  # an int
     "Words as in published WikiText scores: what white space separates, and one more for each line's end."
     return len(text.split()) + text.count('\n')
 
-# %% ../nbs/01_data.ipynb #689d043a
+# %% ../nbs/01_data.ipynb #f687ebe6
 class SplitWriter:
     "Encodes a stream of text into `PATH.part`, in order, with a bounded amount of text in memory."
     def __init__(self,
@@ -271,14 +271,14 @@ class SplitWriter:
         self.file.close()
         return dict(tokens=self.tokens, bytes=self.bytes, words=self.words, sha256=self.sha.hexdigest())
 
-# %% ../nbs/01_data.ipynb #cac97317
+# %% ../nbs/01_data.ipynb #ab6a5f30
 def token_dtype(
     n_vocab, # number of tokens
 ):  # a numpy dtype
     "The smallest of uint16 and uint32 that holds every id."
     return np.dtype(np.uint16 if n_vocab <= 1 << 16 else np.uint32)
 
-# %% ../nbs/01_data.ipynb #eba336a0
+# %% ../nbs/01_data.ipynb #b8c070f5
 def source_name(
     source, # 'wikitext103', 'pydocs' or a list of paths
 ):  # a short name, for folders and messages
@@ -292,7 +292,7 @@ def default_out(
     "The folder for a source's token files, where the user names none: `data/SOURCE-TOKENIZER`."
     return Path('data') / f'{source_name(source)}-{Path(tokenizer).stem.replace(":", "")}'
 
-# %% ../nbs/01_data.ipynb #312271d6
+# %% ../nbs/01_data.ipynb #2fed67b8
 def prepare(
     source, # 'wikitext103', 'pydocs', or a list of paths
     out, # the folder to write, made if it is not there
@@ -326,7 +326,7 @@ def prepare(
     write_file(out / 'meta.json', lambda file: file.write(json.dumps(meta, indent=2).encode() + b'\n'))
     return meta
 
-# %% ../nbs/01_data.ipynb #5d747a20
+# %% ../nbs/01_data.ipynb #1c47ac6e
 @command
 def main(
     args=None, # a list of words; None: the command line
@@ -345,10 +345,10 @@ def main(
     for split, n in meta['splits'].items(): print(f'{split:5} {n["tokens"]:>12,} tokens  {n["bytes"]:>12,} bytes  {n["words"]:>12,} words')
     print(f'next: smolgpt_train --data {out}')
 
-# %% ../nbs/01_data.ipynb #40e543e2
+# %% ../nbs/01_data.ipynb #7f990461
 if __name__ == '__main__' and __spec__: main()
 
-# %% ../nbs/01_data.ipynb #5802180c
+# %% ../nbs/01_data.ipynb #59e8f926
 @dataclass(frozen=True)
 class Tokens:
     "A split of prepared text: its ids and what `meta.json` says of it."
@@ -377,7 +377,7 @@ def open_tokens(
         raise UserError(f'{file}: {file.stat().st_size:,} bytes where meta.json says {counts["tokens"] * dtype.itemsize:,}, so it is damaged; run smolgpt_prepare again')
     return Tokens(np.memmap(file, dtype, 'r'), counts['bytes'], counts['words'], meta['vocab_size'], meta['digest'], folder)
 
-# %% ../nbs/01_data.ipynb #0ee29029
+# %% ../nbs/01_data.ipynb #fd1f13e9
 def check_ids(
     tokens, # `Tokens`
     vocab_size, # number of tokens that the model has
@@ -387,7 +387,7 @@ def check_ids(
     if top >= vocab_size:
         raise UserError(f'{tokens.folder}: token id {top} is outside the vocabulary of {vocab_size}; use --vocab_size {tokens.vocab_size} or prepare the data with another --tokenizer')
 
-# %% ../nbs/01_data.ipynb #b30af968
+# %% ../nbs/01_data.ipynb #57f1db6c
 def num_windows(
     n_tokens, # length of the token file
     context_length, # tokens in a window
@@ -396,13 +396,13 @@ def num_windows(
     if n_tokens <= context_length: raise UserError(f'{n_tokens:,} tokens are too few for a context of {context_length}; prepare more text or use a smaller --context_length')
     return -(-(n_tokens - 1) // context_length)
 
-# %% ../nbs/01_data.ipynb #5cd94c86
+# %% ../nbs/01_data.ipynb #b82fa173
 @lru_cache(4)
 def deal(n_windows, seed, epoch):
     "The order of an epoch's windows, (n_windows,): a permutation that depends on its arguments alone."
     return np.random.default_rng([seed, epoch]).permutation(n_windows)
 
-# %% ../nbs/01_data.ipynb #1b29ab27
+# %% ../nbs/01_data.ipynb #d77239b1
 def get_batch(
     ids, # (tokens,), any integer array; a memory map stays one
     step, # which batch, counted from 0 over the whole run
