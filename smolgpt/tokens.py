@@ -6,15 +6,15 @@
 __all__ = ['END', 'PATTERN', 'gpt2', 'byte_symbols', 'train_bpe', 'bytes_per_token', 'split_token', 'UserError', 'write_file',
            'save_tokenizer', 'load_tokenizer', 'get_tokenizer', 'Help', 'Parser', 'command']
 
-# %% ../nbs/00_tokens.ipynb #30aae020
+# %% ../nbs/00_tokens.ipynb #9070b35b
 import argparse, functools, importlib.util, json, math, os, sys
 from pathlib import Path
 
-# %% ../nbs/00_tokens.ipynb #14793970
+# %% ../nbs/00_tokens.ipynb #2aa9e897
 END = '<|endoftext|>' # the special token between documents
-PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s" # GPT-2's cut, in tiktoken's spelling
+PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+" # GPT-2's cut
 
-# %% ../nbs/00_tokens.ipynb #b463d520
+# %% ../nbs/00_tokens.ipynb #409960bb
 def gpt2():  # a `tiktoken.Encoding` of 50,257 tokens; the last one is `<|endoftext|>`
     "GPT-2's byte-pair encoding, from files that are already installed, checked against tiktoken's own sha256 sums (Radford et al. 2019)."
     import tiktoken
@@ -28,14 +28,14 @@ def gpt2():  # a `tiktoken.Encoding` of 50,257 tokens; the last one is `<|endoft
         encoder_json_hash='196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783')
     return tiktoken.Encoding('gpt2', pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={END: len(ranks)})
 
-# %% ../nbs/00_tokens.ipynb #f50255bd
+# %% ../nbs/00_tokens.ipynb #1059d4e8
 def byte_symbols():  # a dict from the printable character to the byte it stands for
     "The 256 printable characters in which GPT-2's vocabulary files spell bytes: itself where a byte is printable, else the next free one from U+0100 on."
     plain = [b for b in range(256) if chr(b).isprintable() and chr(b) != ' ']
     rest = [b for b in range(256) if b not in plain]
     return {chr(b): b for b in plain} | {chr(256 + i): b for i, b in enumerate(rest)}
 
-# %% ../nbs/00_tokens.ipynb #5a8d6a30
+# %% ../nbs/00_tokens.ipynb #1778537a
 def train_bpe(
     texts, # an iterable of strings
     vocab_size, # tokens in all: 256 bytes, the merges, and `<|endoftext|>`; at least 257
@@ -52,7 +52,7 @@ def train_bpe(
     ranks = {bytes(symbols[c] for c in token): rank for token, rank in tokenizer.get_vocab().items()}
     return tiktoken.Encoding(f'bpe{vocab_size}', pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={END: len(ranks)})
 
-# %% ../nbs/00_tokens.ipynb #45cca038
+# %% ../nbs/00_tokens.ipynb #4284151e
 def bytes_per_token(
     enc, # a `tiktoken.Encoding`
     text, # a string
@@ -60,7 +60,7 @@ def bytes_per_token(
     "How many bytes of UTF-8 one token covers on average."
     return len(text.encode()) / len(enc.encode_ordinary(text))
 
-# %% ../nbs/00_tokens.ipynb #8e593399
+# %% ../nbs/00_tokens.ipynb #94779e93
 def split_token(
     token, # a token of two bytes or more, as bytes
     ranks, # a dict from bytes to rank
@@ -73,11 +73,11 @@ def split_token(
         parts[i:i+2] = [parts[i] + parts[i+1]]
     return tuple(parts)
 
-# %% ../nbs/00_tokens.ipynb #8c952e99
+# %% ../nbs/00_tokens.ipynb #14b35563
 class UserError(ValueError):
     "A mistake in what the user gave, told in one line: the thing, and how to mend it."
 
-# %% ../nbs/00_tokens.ipynb #c9385de0
+# %% ../nbs/00_tokens.ipynb #8e353158
 def write_file(
     path, # the file to write or replace
     write, # a function that writes to the binary file object it is given
@@ -94,7 +94,7 @@ def write_file(
         if not isinstance(e, (OSError, RuntimeError)): raise
         raise UserError(f'{path}: could not be written ({e}); free some space or choose another folder. What was there before is untouched') from None
 
-# %% ../nbs/00_tokens.ipynb #b6f1d051
+# %% ../nbs/00_tokens.ipynb #39582b36
 def save_tokenizer(
     enc, # a `tiktoken.Encoding` with GPT-2's pattern
     path, # the file to write; `tokenizer.json` in a run folder
@@ -110,7 +110,7 @@ def save_tokenizer(
     tokenizer.add_special_tokens([AddedToken(END, special=True)])
     write_file(path, lambda file: file.write(tokenizer.to_str().encode()))
 
-# %% ../nbs/00_tokens.ipynb #fadfae56
+# %% ../nbs/00_tokens.ipynb #3fffa5ef
 def load_tokenizer(
     path, # a `tokenizer.json`, or the folder that holds one
 ):  # a `tiktoken.Encoding` that gives the same ids as the one that was saved
@@ -128,7 +128,7 @@ def load_tokenizer(
         return tiktoken.Encoding(path.parent.name or 'bpe', pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={END: special[END]})
     except (KeyError, TypeError): raise UserError(f'{path}: not a byte-level BPE with {END}; smolgpt reads those that smolgpt_prepare writes') from None
 
-# %% ../nbs/00_tokens.ipynb #3e255455
+# %% ../nbs/00_tokens.ipynb #27e12832
 def get_tokenizer(
     spec, # 'gpt2', 'bpe:N' for N tokens trained on `texts`, or the path of a tokenizer.json
     texts=(), # what 'bpe:N' is trained on, an iterable of strings
@@ -141,7 +141,7 @@ def get_tokenizer(
     if Path(spec).exists(): return load_tokenizer(spec)
     raise UserError(f'no tokenizer {spec!r}: give gpt2, bpe:N (as bpe:4096) or the path of a tokenizer.json')
 
-# %% ../nbs/00_tokens.ipynb #9420c7a2
+# %% ../nbs/00_tokens.ipynb #b97fcc50
 class Help(argparse.ArgumentDefaultsHelpFormatter):
     "Help that shows each default, except where there is none."
     def _get_help_string(self, action): return super()._get_help_string(action) if action.default else action.help
@@ -154,7 +154,7 @@ class Parser(argparse.ArgumentParser):
         "One line on stderr, and exit status 2."
         self.exit(2, f'{self.prog}: {message} ({self.prog} --help lists the flags)\n')
 
-# %% ../nbs/00_tokens.ipynb #f462dedb
+# %% ../nbs/00_tokens.ipynb #ff541fef
 def command(
     main, # a function `main(args=None)`, args being a list of words, or None for the command line's own
 ):  # the same function, fit for a console script
