@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['attention_weights', 'rope_tables', 'apply_rope', 'Attention']
 
-# %% ../nbs/02_attention.ipynb #c569254d
+# %% ../nbs/02_attention.ipynb #6f4e7a0a
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-# %% ../nbs/02_attention.ipynb #08d58110
+# %% ../nbs/02_attention.ipynb #6226d192
 def attention_weights(
     q, # queries (batch, head, time, head_dim)
     k, # keys, the same shape
@@ -20,18 +20,18 @@ def attention_weights(
     future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
     return scores.masked_fill(future, float('-inf')).softmax(-1)
 
-# %% ../nbs/02_attention.ipynb #971e7e7e
+# %% ../nbs/02_attention.ipynb #d0c87fa9
 def rope_tables(
     head_dim, # width of one head, an even number
     context_length, # how many positions to tabulate
     theta=10_000., # the base: the slowest pair turns once in 2π·theta^(1 - 2/head_dim) positions
 ):  # cosines and sines, each (context_length, head_dim)
-    "The angles of rotary positions (Su et al. 2021, section 3.2.2), in the half-split order that LLaMA and Qwen use."
+    "The angles of rotary positions (Su et al. 2021, section 3.2.2), in the half-split order of GPT-NeoX and Qwen; the paper pairs neighbours, a permutation of features."
     freqs = theta ** (-torch.arange(0, head_dim, 2) / head_dim)
     angles = torch.outer(torch.arange(context_length), freqs).repeat(1, 2)
     return angles.cos(), angles.sin()
 
-# %% ../nbs/02_attention.ipynb #cfe3847c
+# %% ../nbs/02_attention.ipynb #5675a3ab
 def apply_rope(
     x, # queries or keys (batch, head, time, head_dim)
     cos, # (time, head_dim), from `rope_tables`
@@ -41,11 +41,11 @@ def apply_rope(
     a, b = x.chunk(2, dim=-1)
     return (x * cos + torch.cat((-b, a), dim=-1) * sin).to(x.dtype)
 
-# %% ../nbs/02_attention.ipynb #c6cd1552
+# %% ../nbs/02_attention.ipynb #02030d30
 class Attention(nn.Module):
     "Causal multi-head self-attention (Vaswani et al. 2017, section 3.2) in one `scaled_dot_product_attention`."
     def __init__(self,
-        n_embd, # width of the residual stream; a multiple of n_head
+        n_embd, # width of the vectors that pass from layer to layer; a multiple of n_head
         n_head, # number of heads; each is n_embd / n_head wide
         bias=False, # add biases to both projections
         dropout=0., # share of attention weights and of outputs dropped while training

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['SPLITS', 'PYDOCS', 'SKIPPED', 'BLANKS', 'ASCII_BLANK', 'BLANK_START', 'read_parquet', 'read_jsonl', 'read_plain',
            'join_rows', 'find_splits', 'find_wikitext', 'download_wikitext', 'docstrings', 'module_files', 'pydocs',
-           'cut_point', 'split_of', 'hold_out', 'read_files', 'open_source', 'count_words', 'SplitWriter',
-           'token_dtype', 'source_name', 'default_out', 'prepare', 'main', 'Tokens', 'open_tokens', 'check_ids',
+           'cut_point', 'split_of', 'hold_out', 'read_files', 'open_source', 'count_words', 'token_dtype',
+           'SplitWriter', 'source_name', 'default_out', 'prepare', 'main', 'Tokens', 'open_tokens', 'check_ids',
            'num_windows', 'deal', 'get_batch']
 
-# %% ../nbs/01_data.ipynb #cfa4ecac
+# %% ../nbs/01_data.ipynb #90d21ca0
 import ast, hashlib, importlib.util, json, os, sysconfig, zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 from .tokens import END, Parser, UserError, command, get_tokenizer, save_tokenizer, write_file
 
-# %% ../nbs/01_data.ipynb #8585375f
+# %% ../nbs/01_data.ipynb #d4a15b95
 def read_parquet(
     path, # a parquet file with a column `text`
 ):  # an iterator over the rows, as strings
@@ -32,7 +32,7 @@ def read_parquet(
     if 'text' not in names: raise UserError(f'{path}: no column `text` among {", ".join(names)}; rename the one that holds the text')
     for group in file.iter_batches(4096, columns=['text']): yield from (row or '' for row in group.column(0).to_pylist())
 
-# %% ../nbs/01_data.ipynb #c4344005
+# %% ../nbs/01_data.ipynb #75032404
 def read_jsonl(
     path, # a file with a JSON object on each line
 ):  # an iterator over the values of `text`, as strings
@@ -45,7 +45,7 @@ def read_jsonl(
             if not isinstance(text, str): raise UserError(f'{path}, line {number}: not a JSON object with a string `text`')
             yield text
 
-# %% ../nbs/01_data.ipynb #8125c7e0
+# %% ../nbs/01_data.ipynb #80d6d2f3
 def read_plain(
     path, # a text file in UTF-8
 ):  # an iterator over blocks of text, as strings
@@ -55,7 +55,7 @@ def read_plain(
             while block := f.read(1 << 16): yield block
         except UnicodeDecodeError: raise UserError(f'{path}: not text in UTF-8; convert it, as with iconv -t UTF-8') from None
 
-# %% ../nbs/01_data.ipynb #7a1a7b8f
+# %% ../nbs/01_data.ipynb #e8f32466
 def join_rows(
     rows, # an iterator over strings: lines with their newlines, or whole documents
 ):  # an iterator over strings, to be joined end to end
@@ -70,7 +70,7 @@ def join_rows(
             if lines: yield row or ' \n'
             elif row: yield row + END
 
-# %% ../nbs/01_data.ipynb #083909a4
+# %% ../nbs/01_data.ipynb #96bbeb4d
 SPLITS = {'train': ('train',), 'val': ('val', 'dev'), 'test': ('test',)} # how the names of each split's files begin
 
 def find_splits(
@@ -82,7 +82,7 @@ def find_splits(
     found = {split: [f for f in readable if begins(f, starts)] for split, starts in SPLITS.items()}
     return {split: files for split, files in found.items() if files} if found['train'] else {}
 
-# %% ../nbs/01_data.ipynb #1f7e287c
+# %% ../nbs/01_data.ipynb #697ede5f
 def find_wikitext(
     data_dir=None, # where to look; None: `wikitext103`, `data/wikitext103`, `/kaggle/input`, then a download
 ):  # a dict from split to its files
@@ -95,7 +95,7 @@ def find_wikitext(
     if data_dir: raise UserError(f'{data_dir}: no WikiText there; it needs train*.parquet and validation*.parquet (Hugging Face: Salesforce/wikitext, wikitext-103-raw-v1)')
     return find_splits(download_wikitext())
 
-# %% ../nbs/01_data.ipynb #977c165c
+# %% ../nbs/01_data.ipynb #beb3a829
 def download_wikitext():  # the `Path` of the folder with its parquet files
     "Fetch WikiText-103 from Hugging Face into its cache, 300 MB. Raises `UserError` where there is no network."
     from huggingface_hub import snapshot_download
@@ -105,7 +105,7 @@ def download_wikitext():  # the `Path` of the folder with its parquet files
                         'or train on --source pydocs, which needs no network') from None
     return Path(root) / 'wikitext-103-raw-v1'
 
-# %% ../nbs/01_data.ipynb #41ab02bd
+# %% ../nbs/01_data.ipynb #5c68516e
 def docstrings(
     source, # Python source code, as bytes or a string
     module, # the module's dotted name, for the titles
@@ -122,7 +122,7 @@ def docstrings(
     except (SyntaxError, ValueError): return
     yield from walk(tree, module)
 
-# %% ../nbs/01_data.ipynb #3bc6beb3
+# %% ../nbs/01_data.ipynb #984c8372
 PYDOCS = ('stdlib', 'torch', 'numpy', 'sklearn', 'scipy', 'matplotlib') # packages that are installed with this one, or with those
 SKIPPED = {'test', 'tests', 'testing', 'site-packages', 'dist-packages', 'idlelib', 'lib2to3', 'turtledemo', 'ensurepip', '_vendor', 'externals', 'pydoc_data'}
 
@@ -139,11 +139,11 @@ def module_files(
     files = [(parts(f), f) for f in sorted(root.rglob('*.py'))]
     return [('.'.join(p).removesuffix('.__init__'), f) for p, f in files if not SKIPPED & set(p) and not any(w.startswith('test_') for w in p)]
 
-# %% ../nbs/01_data.ipynb #45cdf1cd
+# %% ../nbs/01_data.ipynb #ca892054
 def pydocs(
     packages=PYDOCS, # which packages to read
 ):  # an iterator over (module name, document)
-    "The docstrings of installed packages and Python's language reference: about 17 MB of English that is already on the machine."
+    "The docstrings of installed packages and Python's language reference: about 20 MB of English that is already on the machine."
     files = [file for package in packages for file in module_files(package)]
     seen = set()
     for module, file in tqdm(files, desc='reading docstrings', unit=' modules', delay=1, leave=False):
@@ -154,7 +154,7 @@ def pydocs(
     from pydoc_data.topics import topics
     for name, text in sorted(topics.items()): yield f'help.{name}', f'help({name!r})\n{text}'
 
-# %% ../nbs/01_data.ipynb #d3ff51a4
+# %% ../nbs/01_data.ipynb #c5dda8aa
 def cut_point(
     text, # a string
 ):  # an index into it; the length where there is no better place
@@ -163,14 +163,14 @@ def cut_point(
     while at > 0 and text[at - 1].isspace(): at -= 1
     return at if at > 0 else len(text)
 
-# %% ../nbs/01_data.ipynb #239aad75
+# %% ../nbs/01_data.ipynb #880b6bd9
 def split_of(
     number, # an int: a hash, or the position of a stretch of text
 ):  # 'train', 'val' or 'test'
     "Of every twenty stretches of text one is for validation and one for the test."
     return {9: 'val', 19: 'test'}.get(number % 20, 'train')
 
-# %% ../nbs/01_data.ipynb #7300c997
+# %% ../nbs/01_data.ipynb #15596778
 def hold_out(
     pieces, # an iterator over strings
     total, # about how many characters there are in all
@@ -185,7 +185,7 @@ def hold_out(
             text, number = text[at:], number + 1
     yield split_of(number), text
 
-# %% ../nbs/01_data.ipynb #8e1a2a45
+# %% ../nbs/01_data.ipynb #c3940195
 def read_files(
     files, # `Path`s
     end='', # what to put after each plain text file
@@ -198,7 +198,7 @@ def read_files(
             yield from read_plain(file)
             if end: yield end
 
-# %% ../nbs/01_data.ipynb #bedf2504
+# %% ../nbs/01_data.ipynb #e6862fb0
 def open_source(
     source, # 'wikitext103', 'pydocs', or a list of paths: files, folders of files, or a folder that is already split
     data_dir=None, # for 'wikitext103': where it lies
@@ -218,7 +218,7 @@ def open_source(
     if not files: raise UserError(f'{paths[0]}: an empty folder; put text, jsonl or parquet files in it')
     return lambda: hold_out(read_files(files, END if len(files) > 1 else ''), sum(f.stat().st_size for f in files))
 
-# %% ../nbs/01_data.ipynb #191c5191
+# %% ../nbs/01_data.ipynb #c13b7e86
 BLANKS = [chr(i).encode() for i in range(0x3001) if chr(i).isspace()] # in UTF-8, of one, two and three bytes
 ASCII_BLANK, BLANK_START = np.zeros(256, bool), np.zeros(256, bool)
 ASCII_BLANK[[b[0] for b in BLANKS if len(b) == 1]] = True
@@ -237,7 +237,14 @@ def count_words(
     blank = blank[:-2]
     return int(np.count_nonzero(blank[:-1] & ~blank[1:])) + int(not blank[0]) + data.count(b'\n')
 
-# %% ../nbs/01_data.ipynb #2d2bbac8
+# %% ../nbs/01_data.ipynb #15e78eb1
+def token_dtype(
+    n_vocab, # number of tokens
+):  # a numpy dtype
+    "The smallest of uint16 and uint32 that holds every id."
+    return np.dtype(np.uint16 if n_vocab <= 1 << 16 else np.uint32)
+
+# %% ../nbs/01_data.ipynb #65e33047
 class SplitWriter:
     "Encodes a stream of text into `PATH.part`, in order, with a bounded amount of text in memory."
     def __init__(self,
@@ -282,14 +289,7 @@ class SplitWriter:
         self.file.close()
         return dict(tokens=self.tokens, bytes=self.bytes, words=self.words, sha256=self.sha.hexdigest())
 
-# %% ../nbs/01_data.ipynb #27d0c010
-def token_dtype(
-    n_vocab, # number of tokens
-):  # a numpy dtype
-    "The smallest of uint16 and uint32 that holds every id."
-    return np.dtype(np.uint16 if n_vocab <= 1 << 16 else np.uint32)
-
-# %% ../nbs/01_data.ipynb #94d95324
+# %% ../nbs/01_data.ipynb #d51edd32
 def source_name(
     source, # 'wikitext103', 'pydocs' or a list of paths
 ):  # a short name, for folders and messages
@@ -303,7 +303,7 @@ def default_out(
     "The folder for a source's token files, where the user names none: `data/SOURCE-TOKENIZER`."
     return Path('data') / f'{source_name(source)}-{Path(tokenizer).stem.replace(":", "")}'
 
-# %% ../nbs/01_data.ipynb #30504b2c
+# %% ../nbs/01_data.ipynb #0ee5d47a
 def prepare(
     source, # 'wikitext103', 'pydocs', or a list of paths
     out, # the folder to write, made if it is not there
@@ -337,7 +337,7 @@ def prepare(
     write_file(out / 'meta.json', lambda file: file.write(json.dumps(meta, indent=2).encode() + b'\n'))
     return meta
 
-# %% ../nbs/01_data.ipynb #a336d958
+# %% ../nbs/01_data.ipynb #644eba27
 @command
 def main(
     args=None, # a list of words; None: the command line
@@ -356,10 +356,10 @@ def main(
     for split, n in meta['splits'].items(): print(f'{split:5} {n["tokens"]:>12,} tokens  {n["bytes"]:>12,} bytes  {n["words"]:>12,} words')
     print(f'next: smolgpt_train --data {out}')
 
-# %% ../nbs/01_data.ipynb #7b0e453e
+# %% ../nbs/01_data.ipynb #7b758d16
 if __name__ == '__main__' and __spec__: main()
 
-# %% ../nbs/01_data.ipynb #b1bbc857
+# %% ../nbs/01_data.ipynb #63bdbe11
 @dataclass(frozen=True)
 class Tokens:
     "A split of prepared text: its ids and what `meta.json` says of it."
@@ -388,7 +388,7 @@ def open_tokens(
         raise UserError(f'{file}: {file.stat().st_size:,} bytes where meta.json says {counts["tokens"] * dtype.itemsize:,}, so it is damaged; run smolgpt_prepare again')
     return Tokens(np.memmap(file, dtype, 'r'), counts['bytes'], counts['words'], meta['vocab_size'], meta['digest'], folder)
 
-# %% ../nbs/01_data.ipynb #b5001de7
+# %% ../nbs/01_data.ipynb #ba5ec79f
 def check_ids(
     tokens, # `Tokens`
     vocab_size, # number of tokens that the model has
@@ -398,7 +398,7 @@ def check_ids(
     if top >= vocab_size:
         raise UserError(f'{tokens.folder}: token id {top} is outside the vocabulary of {vocab_size}; use --vocab_size {tokens.vocab_size} or prepare the data with another --tokenizer')
 
-# %% ../nbs/01_data.ipynb #d4b454a2
+# %% ../nbs/01_data.ipynb #737c35fa
 def num_windows(
     n_tokens, # length of the token file
     context_length, # tokens in a window
@@ -407,13 +407,13 @@ def num_windows(
     if n_tokens <= context_length: raise UserError(f'{n_tokens:,} tokens are too few for a context of {context_length}; prepare more text or use a smaller --context_length')
     return -(-(n_tokens - 1) // context_length)
 
-# %% ../nbs/01_data.ipynb #84c9c8ef
+# %% ../nbs/01_data.ipynb #3de1c8ab
 @lru_cache(4)
 def deal(n_windows, seed, epoch):
     "The order of an epoch's windows, (n_windows,): a permutation that depends on its arguments alone."
     return np.random.default_rng([seed, epoch]).permutation(n_windows)
 
-# %% ../nbs/01_data.ipynb #6934f28a
+# %% ../nbs/01_data.ipynb #eadd1a5f
 def get_batch(
     ids, # (tokens,), any integer array; a memory map stays one
     step, # which batch, counted from 0 over the whole run

@@ -6,7 +6,7 @@
 __all__ = ['CHOICES', 'gpt2_shape', 'PRESETS', 'GPTConfig', 'make_norm', 'MLP', 'Block', 'GPT', 'init_weights', 'preset',
            'save_model', 'read_config', 'from_run', 'newest_run', 'pick_device']
 
-# %% ../nbs/03_model.ipynb #d6dab74f
+# %% ../nbs/03_model.ipynb #bce4e96c
 import json, math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -16,7 +16,7 @@ from torch import nn
 from .attention import Attention, rope_tables
 from .tokens import UserError, write_file
 
-# %% ../nbs/03_model.ipynb #400e5cb0
+# %% ../nbs/03_model.ipynb #c28d298d
 CHOICES = dict(positions=('rotary', 'learned'), norm=('rms', 'layer'), mlp=('swiglu', 'gelu', 'relu'))
 
 @dataclass
@@ -47,14 +47,14 @@ class GPTConfig:
         for name, known in CHOICES.items():
             if getattr(self, name) not in known: raise UserError(f'{name} {getattr(self, name)!r} is not known: choose from {", ".join(known)}')
 
-# %% ../nbs/03_model.ipynb #8a9ccf7b
+# %% ../nbs/03_model.ipynb #bc85851c
 def make_norm(
     config, # a `GPTConfig`
 ):  # a module on (…, n_embd)
     "The norm that a configuration names: `nn.RMSNorm` or `nn.LayerNorm`."
     return nn.RMSNorm(config.n_embd, eps=1e-6) if config.norm == 'rms' else nn.LayerNorm(config.n_embd, bias=config.bias)
 
-# %% ../nbs/03_model.ipynb #0286032f
+# %% ../nbs/03_model.ipynb #067b73e0
 class MLP(nn.Module):
     "The network that works on each position alone (Vaswani et al. 2017, section 3.3; SwiGLU: Shazeer 2020)."
     def __init__(self,
@@ -77,7 +77,7 @@ class MLP(nn.Module):
         else: hidden = F.relu(up)
         return self.drop(self.down(hidden))
 
-# %% ../nbs/03_model.ipynb #08aaa23f
+# %% ../nbs/03_model.ipynb #5d198f0d
 class Block(nn.Module):
     "One layer: x + attention(norm(x)), then x + MLP(norm(x)) (pre-norm, as in GPT-2)."
     def __init__(self,
@@ -96,7 +96,7 @@ class Block(nn.Module):
         x = x + self.attn(self.norm1(x), rope)
         return x + self.mlp(self.norm2(x))
 
-# %% ../nbs/03_model.ipynb #472c71df
+# %% ../nbs/03_model.ipynb #e6a5459d
 class GPT(nn.Module):
     "A decoder-only transformer (Radford et al. 2019), in any shape that a `GPTConfig` describes."
     def __init__(self,
@@ -156,7 +156,7 @@ class GPT(nn.Module):
         "How many numbers the model learns, a tied matrix counted once."
         return sum(p.numel() for p in self.parameters())
 
-# %% ../nbs/03_model.ipynb #47231c3a
+# %% ../nbs/03_model.ipynb #1b0a3416
 def init_weights(
     model, # a `GPT`, changed in place
 ):
@@ -168,7 +168,7 @@ def init_weights(
         elif name.endswith(('proj.weight', 'down.weight')): nn.init.normal_(p, std=0.02 / math.sqrt(2 * model.config.n_layer))
         else: nn.init.normal_(p, std=0.02)
 
-# %% ../nbs/03_model.ipynb #e7dd3087
+# %% ../nbs/03_model.ipynb #234f0d6c
 gpt2_shape = dict(vocab_size=50_257, context_length=1024, positions='learned', norm='layer', mlp='gelu', bias=True, qk_norm=False)
 PRESETS = {
     'tiny': dict(n_layer=4, n_head=4, n_embd=128, n_hidden=352, vocab_size=4096, context_length=128),
@@ -193,7 +193,7 @@ def preset(
 
 GPTConfig.preset = staticmethod(preset)
 
-# %% ../nbs/03_model.ipynb #0461155a
+# %% ../nbs/03_model.ipynb #9d43325d
 def save_model(
     model, # a `GPT`
     folder, # an existing folder, as a `Path`
@@ -203,7 +203,7 @@ def save_model(
     state = {name: w.detach().cpu().contiguous() for name, w in model.state_dict().items() if not (name == 'head.weight' and model.config.tie_embeddings)}
     write_file(folder / 'model.safetensors', lambda file: file.write(save(state)))
 
-# %% ../nbs/03_model.ipynb #6d0a8d13
+# %% ../nbs/03_model.ipynb #a1b2ad62
 def read_config(
     folder, # a run folder, as a `Path`
 ):  # a dict, as in config.json
@@ -211,10 +211,10 @@ def read_config(
     if not folder.is_dir(): raise UserError(f'{folder}: no such folder; give the folder of a run, such as runs/my-run')
     try: config = json.loads((folder / 'config.json').read_text())
     except (OSError, ValueError): raise UserError(f'{folder}: no readable config.json, so this is no run folder') from None
-    if not isinstance(config, dict) or not isinstance(config.get('model'), dict): raise UserError(f'{folder / "config.json"}: not the configuration of a smolgpt run') 
+    if not isinstance(config, dict) or not isinstance(config.get('model'), dict): raise UserError(f'{folder / "config.json"}: not the configuration of a smolgpt run')
     return config
 
-# %% ../nbs/03_model.ipynb #762323e0
+# %% ../nbs/03_model.ipynb #6ce7daa8
 def from_run(
     path, # the folder of a run
     device='cpu', # where to put the model
@@ -235,7 +235,7 @@ def from_run(
 
 GPT.from_run = staticmethod(from_run)
 
-# %% ../nbs/03_model.ipynb #423213ab
+# %% ../nbs/03_model.ipynb #bdfa2995
 def newest_run(
     root='runs', # the folder that holds the runs
 ):  # a `Path`
@@ -244,7 +244,7 @@ def newest_run(
     if not runs: raise UserError(f'no run in {root}/ yet: train one with smolgpt_train, or name a folder with --model_path')
     return runs[-1].parent
 
-# %% ../nbs/03_model.ipynb #3f600a6e
+# %% ../nbs/03_model.ipynb #c8c33a30
 def pick_device(
     name='auto', # 'auto' for a CUDA GPU where there is one, else the CPU; or 'cpu', 'cuda', 'cuda:1', 'mps'
 ):  # a `torch.device`

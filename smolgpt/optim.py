@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['SCHEDULES', 'param_groups', 'make_optimizer', 'cosine', 'constant']
 
-# %% ../nbs/04_optim.ipynb #c8b81f9a
+# %% ../nbs/04_optim.ipynb #aede3a8b
 import math
 import torch
 from .tokens import UserError
 
-# %% ../nbs/04_optim.ipynb #65a53f6c
+# %% ../nbs/04_optim.ipynb #4aa4bff0
 def param_groups(
     model, # any `nn.Module`
     weight_decay, # the decay λ of matrices; vectors get none
@@ -20,7 +20,7 @@ def param_groups(
     return [dict(params=[p for p in params if p.ndim >= 2], weight_decay=weight_decay),
             dict(params=[p for p in params if p.ndim < 2], weight_decay=0.)]
 
-# %% ../nbs/04_optim.ipynb #079bb277
+# %% ../nbs/04_optim.ipynb #2689fdf2
 def make_optimizer(
     model, # any `nn.Module`
     name='adamw', # which optimizer: 'adamw'
@@ -32,7 +32,7 @@ def make_optimizer(
     if not lr > 0: raise UserError(f'the learning rate is {lr}: it must be more than 0')
     return torch.optim.AdamW(param_groups(model, weight_decay), lr=lr, betas=(0.9, 0.95), eps=1e-8, fused=True)
 
-# %% ../nbs/04_optim.ipynb #00131b40
+# %% ../nbs/04_optim.ipynb #fab2cb02
 def cosine(
     step, # which step, counted from 0; a fraction is fine
     lr, # the highest learning rate
@@ -45,9 +45,15 @@ def cosine(
     share = min((step - warmup_iters) / max(lr_decay_iters - warmup_iters, 1), 1.)
     return min_lr + (lr - min_lr) * (1 + math.cos(math.pi * share)) / 2
 
-# %% ../nbs/04_optim.ipynb #414ad5af
-def constant(step, lr, min_lr, warmup_iters, lr_decay_iters):
-    "Linear warm-up, then the same learning rate for ever; takes what `cosine` takes."
+# %% ../nbs/04_optim.ipynb #51360e4d
+def constant(
+    step, # which step, counted from 0
+    lr, # the learning rate
+    min_lr, # not used, as is lr_decay_iters: schedules are called alike
+    warmup_iters, # steps of linear warm-up
+    lr_decay_iters,
+):  # a float
+    "Linear warm-up, then the same learning rate for ever."
     return lr * (step + 1) / (warmup_iters + 1) if step < warmup_iters else lr
 
 SCHEDULES = {'cosine': cosine, 'constant': constant}
