@@ -9,7 +9,7 @@ __all__ = ['SPLITS', 'PYDOCS', 'SKIPPED', 'BLANKS', 'ASCII_BLANK', 'BLANK_START'
            'SplitWriter', 'source_name', 'default_out', 'prepare', 'main', 'Tokens', 'open_tokens', 'check_ids',
            'num_windows', 'deal', 'get_batch']
 
-# %% ../nbs/01_data.ipynb #90d21ca0
+# %% ../nbs/01_data.ipynb #0f8abd75
 import ast, hashlib, importlib.util, json, os, sysconfig, zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 from .tokens import END, Parser, UserError, command, get_tokenizer, save_tokenizer, write_file
 
-# %% ../nbs/01_data.ipynb #d4a15b95
+# %% ../nbs/01_data.ipynb #9d5dc70c
 def read_parquet(
     path, # a parquet file with a column `text`
 ):  # an iterator over the rows, as strings
@@ -29,23 +29,27 @@ def read_parquet(
     try: file = pq.ParquetFile(path)
     except (pa.ArrowInvalid, OSError): raise UserError(f'{path}: not a parquet file, or a damaged one; fetch it again') from None
     names = file.schema_arrow.names
+    if 'text' in names and not any(test(file.schema_arrow.field('text').type) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_dictionary)):
+        raise UserError(f'{path}: the column `text` holds {file.schema_arrow.field("text").type}, not strings')
     if 'text' not in names: raise UserError(f'{path}: no column `text` among {", ".join(names)}; rename the one that holds the text')
-    for group in file.iter_batches(4096, columns=['text']): yield from (row or '' for row in group.column(0).to_pylist())
+    try:
+        for group in file.iter_batches(4096, columns=['text']): yield from (row or '' for row in group.column(0).to_pylist())
+    except (pa.ArrowInvalid, OSError, UnicodeDecodeError): raise UserError(f'{path}: damaged inside; fetch it again') from None
 
-# %% ../nbs/01_data.ipynb #75032404
+# %% ../nbs/01_data.ipynb #42dbb28c
 def read_jsonl(
     path, # a file with a JSON object on each line
 ):  # an iterator over the values of `text`, as strings
     "The texts of a jsonl file. Raises `UserError`, with the line's number, where a line has none."
-    with open(path, encoding='utf-8') as f:
+    with open(path, 'rb') as f:
         for number, line in enumerate(f, 1):
             if not line.strip(): continue
-            try: text = json.loads(line)['text']
-            except (ValueError, KeyError, TypeError): text = None
+            try: text = json.loads(line)['text']; text.encode()
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError): text = None
             if not isinstance(text, str): raise UserError(f'{path}, line {number}: not a JSON object with a string `text`')
             yield text
 
-# %% ../nbs/01_data.ipynb #80d6d2f3
+# %% ../nbs/01_data.ipynb #ce80b284
 def read_plain(
     path, # a text file in UTF-8
 ):  # an iterator over blocks of text, as strings
@@ -55,7 +59,7 @@ def read_plain(
             while block := f.read(1 << 16): yield block
         except UnicodeDecodeError: raise UserError(f'{path}: not text in UTF-8; convert it, as with iconv -t UTF-8') from None
 
-# %% ../nbs/01_data.ipynb #e8f32466
+# %% ../nbs/01_data.ipynb #b01adbfa
 def join_rows(
     rows, # an iterator over strings: lines with their newlines, or whole documents
 ):  # an iterator over strings, to be joined end to end
@@ -70,19 +74,19 @@ def join_rows(
             if lines: yield row or ' \n'
             elif row: yield row + END
 
-# %% ../nbs/01_data.ipynb #96bbeb4d
+# %% ../nbs/01_data.ipynb #c2f516d9
 SPLITS = {'train': ('train',), 'val': ('val', 'dev'), 'test': ('test',)} # how the names of each split's files begin
 
 def find_splits(
     folder, # a `Path`
 ):  # a dict from split to its files in order, empty where the folder has none for training
     "The files of a folder that is already split, by their names: train*, val* or dev*, test*; the last word of a dotted name counts too, as in wiki.train.raw."
-    readable = [f for f in sorted(folder.iterdir()) if f.suffix in ('.parquet', '.jsonl', '.txt', '.raw', '.tokens')]
+    readable = [f for f in sorted(folder.iterdir()) if f.is_file() and f.suffix in ('.parquet', '.jsonl', '.txt', '.raw', '.tokens')]
     begins = lambda f, starts: any(word.startswith(starts) for word in f.name.lower().split('.')[:2])
     found = {split: [f for f in readable if begins(f, starts)] for split, starts in SPLITS.items()}
     return {split: files for split, files in found.items() if files} if found['train'] else {}
 
-# %% ../nbs/01_data.ipynb #697ede5f
+# %% ../nbs/01_data.ipynb #d8ce52f7
 def find_wikitext(
     data_dir=None, # where to look; None: `wikitext103`, `data/wikitext103`, `/kaggle/input`, then a download
 ):  # a dict from split to its files
@@ -95,7 +99,7 @@ def find_wikitext(
     if data_dir: raise UserError(f'{data_dir}: no WikiText there; it needs train*.parquet and validation*.parquet (Hugging Face: Salesforce/wikitext, wikitext-103-raw-v1)')
     return find_splits(download_wikitext())
 
-# %% ../nbs/01_data.ipynb #beb3a829
+# %% ../nbs/01_data.ipynb #3ee804db
 def download_wikitext():  # the `Path` of the folder with its parquet files
     "Fetch WikiText-103 from Hugging Face into its cache, 300 MB. Raises `UserError` where there is no network."
     from huggingface_hub import snapshot_download
@@ -105,7 +109,7 @@ def download_wikitext():  # the `Path` of the folder with its parquet files
                         'or train on --source pydocs, which needs no network') from None
     return Path(root) / 'wikitext-103-raw-v1'
 
-# %% ../nbs/01_data.ipynb #5c68516e
+# %% ../nbs/01_data.ipynb #a11d5383
 def docstrings(
     source, # Python source code, as bytes or a string
     module, # the module's dotted name, for the titles
@@ -122,7 +126,7 @@ def docstrings(
     except (SyntaxError, ValueError): return
     yield from walk(tree, module)
 
-# %% ../nbs/01_data.ipynb #984c8372
+# %% ../nbs/01_data.ipynb #2cf59eb2
 PYDOCS = ('stdlib', 'torch', 'numpy', 'sklearn', 'scipy', 'matplotlib') # packages that are installed with this one, or with those
 SKIPPED = {'test', 'tests', 'testing', 'site-packages', 'dist-packages', 'idlelib', 'lib2to3', 'turtledemo', 'ensurepip', '_vendor', 'externals', 'pydoc_data'}
 
@@ -139,7 +143,7 @@ def module_files(
     files = [(parts(f), f) for f in sorted(root.rglob('*.py'))]
     return [('.'.join(p).removesuffix('.__init__'), f) for p, f in files if not SKIPPED & set(p) and not any(w.startswith('test_') for w in p)]
 
-# %% ../nbs/01_data.ipynb #ca892054
+# %% ../nbs/01_data.ipynb #1d239084
 def pydocs(
     packages=PYDOCS, # which packages to read
 ):  # an iterator over (module name, document)
@@ -154,7 +158,7 @@ def pydocs(
     from pydoc_data.topics import topics
     for name, text in sorted(topics.items()): yield f'help.{name}', f'help({name!r})\n{text}'
 
-# %% ../nbs/01_data.ipynb #c5dda8aa
+# %% ../nbs/01_data.ipynb #a2e338fd
 def cut_point(
     text, # a string
 ):  # an index into it; the length where there is no better place
@@ -163,14 +167,14 @@ def cut_point(
     while at > 0 and text[at - 1].isspace(): at -= 1
     return at if at > 0 else len(text)
 
-# %% ../nbs/01_data.ipynb #880b6bd9
+# %% ../nbs/01_data.ipynb #030c2481
 def split_of(
     number, # an int: a hash, or the position of a stretch of text
 ):  # 'train', 'val' or 'test'
     "Of every twenty stretches of text one is for validation and one for the test."
     return {9: 'val', 19: 'test'}.get(number % 20, 'train')
 
-# %% ../nbs/01_data.ipynb #15596778
+# %% ../nbs/01_data.ipynb #596d2c28
 def hold_out(
     pieces, # an iterator over strings
     total, # about how many characters there are in all
@@ -185,7 +189,7 @@ def hold_out(
             text, number = text[at:], number + 1
     yield split_of(number), text
 
-# %% ../nbs/01_data.ipynb #c3940195
+# %% ../nbs/01_data.ipynb #c7296e81
 def read_files(
     files, # `Path`s
     end='', # what to put after each plain text file
@@ -198,7 +202,7 @@ def read_files(
             yield from read_plain(file)
             if end: yield end
 
-# %% ../nbs/01_data.ipynb #e6862fb0
+# %% ../nbs/01_data.ipynb #fe420ff2
 def open_source(
     source, # 'wikitext103', 'pydocs', or a list of paths: files, folders of files, or a folder that is already split
     data_dir=None, # for 'wikitext103': where it lies
@@ -211,14 +215,14 @@ def open_source(
     else:
         paths = [Path(p) for p in source]
         for path in paths:
-            if not path.exists(): raise UserError(f'{path}: no such file or folder; --source takes wikitext103, pydocs or paths')
+            if not (path.is_file() or path.is_dir()): raise UserError(f'{path}: no such file or folder; --source takes wikitext103, pydocs or paths')
         splits = find_splits(paths[0]) if len(paths) == 1 and paths[0].is_dir() else {}
     if splits: return lambda: ((split, piece) for split, files in splits.items() for piece in read_files(files))
     files = [f for p in paths for f in (sorted(f for f in p.rglob('*') if f.is_file() and not f.name.startswith('.')) if p.is_dir() else [p])]
     if not files: raise UserError(f'{paths[0]}: an empty folder; put text, jsonl or parquet files in it')
     return lambda: hold_out(read_files(files, END if len(files) > 1 else ''), sum(f.stat().st_size for f in files))
 
-# %% ../nbs/01_data.ipynb #c13b7e86
+# %% ../nbs/01_data.ipynb #6c65fd43
 BLANKS = [chr(i).encode() for i in range(0x3001) if chr(i).isspace()] # in UTF-8, of one, two and three bytes
 ASCII_BLANK, BLANK_START = np.zeros(256, bool), np.zeros(256, bool)
 ASCII_BLANK[[b[0] for b in BLANKS if len(b) == 1]] = True
@@ -237,14 +241,14 @@ def count_words(
     blank = blank[:-2]
     return int(np.count_nonzero(blank[:-1] & ~blank[1:])) + int(not blank[0]) + data.count(b'\n')
 
-# %% ../nbs/01_data.ipynb #15e78eb1
+# %% ../nbs/01_data.ipynb #38985fbf
 def token_dtype(
     n_vocab, # number of tokens
 ):  # a numpy dtype
     "The smallest of uint16 and uint32 that holds every id."
     return np.dtype(np.uint16 if n_vocab <= 1 << 16 else np.uint32)
 
-# %% ../nbs/01_data.ipynb #65e33047
+# %% ../nbs/01_data.ipynb #d9875609
 class SplitWriter:
     "Encodes a stream of text into `PATH.part`, in order, with a bounded amount of text in memory."
     def __init__(self,
@@ -289,7 +293,7 @@ class SplitWriter:
         self.file.close()
         return dict(tokens=self.tokens, bytes=self.bytes, words=self.words, sha256=self.sha.hexdigest())
 
-# %% ../nbs/01_data.ipynb #d51edd32
+# %% ../nbs/01_data.ipynb #8e7a5b64
 def source_name(
     source, # 'wikitext103', 'pydocs' or a list of paths
 ):  # a short name, for folders and messages
@@ -303,7 +307,7 @@ def default_out(
     "The folder for a source's token files, where the user names none: `data/SOURCE-TOKENIZER`."
     return Path('data') / f'{source_name(source)}-{Path(tokenizer).stem.replace(":", "")}'
 
-# %% ../nbs/01_data.ipynb #0ee5d47a
+# %% ../nbs/01_data.ipynb #4f4b34a8
 def prepare(
     source, # 'wikitext103', 'pydocs', or a list of paths
     out, # the folder to write, made if it is not there
@@ -317,7 +321,8 @@ def prepare(
             if split == 'train': yield text.replace(END, '\n')
             if split == 'train' and (limit := limit - len(text)) < 0: return
     enc, out = get_tokenizer(tokenizer, sample()), Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    try: out.mkdir(parents=True, exist_ok=True)
+    except OSError as e: raise UserError(f'--out {out}: cannot be made ({e.strerror}); name another folder') from None
     writers = {}
     try:
         with ThreadPoolExecutor(1) as pool, tqdm(desc='encoding', unit='B', unit_scale=True, delay=1, leave=False) as bar:
@@ -327,8 +332,9 @@ def prepare(
                 bar.update(len(text))
             counts = {split: writer.close() for split, writer in writers.items()}
         for split in ('train', 'val'):
-            if counts.get(split, {}).get('tokens', 0) < 2: raise UserError(f'{source_name(source)}: no text for the {split} split; give more text (100 kB at least)')
+            if counts.get(split, {}).get('tokens', 0) < 2: raise UserError(f'{source_name(source)}: no text for the {split} split; give more text (100 kB at least), or a file for it where the folder has train* files')
         for split in counts: os.replace(out / f'{split}.bin.part', out / f'{split}.bin')
+    except OSError as e: raise UserError(f'{out}: could not be written ({e}); free some space or name another --out') from None
     finally:
         for part in out.glob('*.bin.part'): part.unlink()
     save_tokenizer(enc, out / 'tokenizer.json')
@@ -337,7 +343,7 @@ def prepare(
     write_file(out / 'meta.json', lambda file: file.write(json.dumps(meta, indent=2).encode() + b'\n'))
     return meta
 
-# %% ../nbs/01_data.ipynb #644eba27
+# %% ../nbs/01_data.ipynb #dff1506e
 @command
 def main(
     args=None, # a list of words; None: the command line
@@ -356,10 +362,10 @@ def main(
     for split, n in meta['splits'].items(): print(f'{split:5} {n["tokens"]:>12,} tokens  {n["bytes"]:>12,} bytes  {n["words"]:>12,} words')
     print(f'next: smolgpt_train --data {out}')
 
-# %% ../nbs/01_data.ipynb #7b758d16
+# %% ../nbs/01_data.ipynb #d922da5b
 if __name__ == '__main__' and __spec__: main()
 
-# %% ../nbs/01_data.ipynb #63bdbe11
+# %% ../nbs/01_data.ipynb #d320a48c
 @dataclass(frozen=True)
 class Tokens:
     "A split of prepared text: its ids and what `meta.json` says of it."
@@ -380,15 +386,20 @@ def open_tokens(
     if not folder.is_dir(): raise UserError(f'{folder}: no such folder; make it with smolgpt_prepare')
     try: meta = json.loads((folder / 'meta.json').read_text())
     except FileNotFoundError: raise UserError(f'{folder}: no meta.json, so this is no prepared data; make some with smolgpt_prepare') from None
-    except ValueError: raise UserError(f'{folder / "meta.json"}: damaged; run smolgpt_prepare again') from None
-    if split not in meta['splits']: raise UserError(f'{folder}: no {split} split, only {", ".join(meta["splits"])}')
-    file, counts, dtype = folder / f'{split}.bin', meta['splits'][split], np.dtype(meta['dtype'])
-    if not file.is_file(): raise UserError(f'{file}: no such file; run smolgpt_prepare again')
+    except (ValueError, OSError, RecursionError): meta = None
+    try:
+        counts, dtype = meta['splits'].get(split), token_dtype(meta['vocab_size'])
+        sound = meta['dtype'] == dtype.name and isinstance(meta['digest'], str) and (counts is None or all(type(counts[n]) is int and counts[n] >= 0 for n in ('tokens', 'bytes', 'words')))
+    except (KeyError, TypeError, AttributeError): sound = False
+    if not sound: raise UserError(f'{folder / "meta.json"}: damaged; run smolgpt_prepare again')
+    if counts is None: raise UserError(f'{folder}: no {split} split, only {", ".join(meta["splits"])}')
+    file = folder / f'{split}.bin'
+    if not file.is_file() or not counts['tokens']: raise UserError(f'{file}: no tokens there; run smolgpt_prepare again')
     if file.stat().st_size != counts['tokens'] * dtype.itemsize:
         raise UserError(f'{file}: {file.stat().st_size:,} bytes where meta.json says {counts["tokens"] * dtype.itemsize:,}, so it is damaged; run smolgpt_prepare again')
     return Tokens(np.memmap(file, dtype, 'r'), counts['bytes'], counts['words'], meta['vocab_size'], meta['digest'], folder)
 
-# %% ../nbs/01_data.ipynb #ba5ec79f
+# %% ../nbs/01_data.ipynb #17b1036a
 def check_ids(
     tokens, # `Tokens`
     vocab_size, # number of tokens that the model has
@@ -398,7 +409,7 @@ def check_ids(
     if top >= vocab_size:
         raise UserError(f'{tokens.folder}: token id {top} is outside the vocabulary of {vocab_size}; use --vocab_size {tokens.vocab_size} or prepare the data with another --tokenizer')
 
-# %% ../nbs/01_data.ipynb #737c35fa
+# %% ../nbs/01_data.ipynb #834b70e8
 def num_windows(
     n_tokens, # length of the token file
     context_length, # tokens in a window
@@ -407,13 +418,13 @@ def num_windows(
     if n_tokens <= context_length: raise UserError(f'{n_tokens:,} tokens are too few for a context of {context_length}; prepare more text or use a smaller --context_length')
     return -(-(n_tokens - 1) // context_length)
 
-# %% ../nbs/01_data.ipynb #3de1c8ab
+# %% ../nbs/01_data.ipynb #57faf83a
 @lru_cache(4)
 def deal(n_windows, seed, epoch):
     "The order of an epoch's windows, (n_windows,): a permutation that depends on its arguments alone."
     return np.random.default_rng([seed, epoch]).permutation(n_windows)
 
-# %% ../nbs/01_data.ipynb #eadd1a5f
+# %% ../nbs/01_data.ipynb #657b1468
 def get_batch(
     ids, # (tokens,), any integer array; a memory map stays one
     step, # which batch, counted from 0 over the whole run

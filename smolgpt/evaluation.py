@@ -7,7 +7,7 @@ __all__ = ['UNITS', 'score', 'scoring', 'units', 'rows_at', 'plan', 'loss_by_pos
            'batches', 'class_scores', 'evaluate', 'text_scores', 'cut_prompts', 'continuation_scores', 'open_test',
            'check_tokenizer', 'show_scores', 'main']
 
-# %% ../nbs/07_evaluation.ipynb #37d89638
+# %% ../nbs/07_evaluation.ipynb #c4d39352
 import json, math
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +19,7 @@ from .model import GPT, newest_run, pick_device, read_config
 from .sampling import generate
 from .tokens import Parser, UserError, command, load_tokenizer, write_file
 
-# %% ../nbs/07_evaluation.ipynb #26d0a17e
+# %% ../nbs/07_evaluation.ipynb #51beca8b
 def score(
     model, # a `GPT`, on any device
     ids, # inputs (batch, time), int64
@@ -31,7 +31,7 @@ def score(
     nll = logits.logsumexp(-1) - logits.gather(-1, targets.to(device)[..., None]).squeeze(-1)
     return nll.cpu(), logits.topk(min(5, logits.shape[-1])).indices.cpu()
 
-# %% ../nbs/07_evaluation.ipynb #eace0b3a
+# %% ../nbs/07_evaluation.ipynb #dc6391ce
 @contextmanager
 def scoring(
     model, # any `nn.Module`
@@ -43,7 +43,7 @@ def scoring(
         with torch.inference_mode(): yield
     finally: model.train(training)
 
-# %% ../nbs/07_evaluation.ipynb #09ce1055
+# %% ../nbs/07_evaluation.ipynb #fc8b974b
 def units(
     nll, # the summed surprise of the scored tokens, in nats
     n_scored, # how many tokens were scored
@@ -56,7 +56,7 @@ def units(
     per = lambda n: nll / (n * share) if n else math.nan
     return dict(loss=loss, perplexity=float(np.exp(loss)), bits_per_byte=per(n_bytes) / math.log(2), word_perplexity=float(np.exp(per(n_words))))
 
-# %% ../nbs/07_evaluation.ipynb #7bab2216
+# %% ../nbs/07_evaluation.ipynb #815cea24
 def rows_at(
     tokens, # (tokens,), an integer array
     starts, # where each window begins
@@ -66,7 +66,7 @@ def rows_at(
     rows = torch.from_numpy(tokens[np.asarray(starts)[:, None] + np.arange(time + 1)].astype(np.int64))
     return rows[:, :-1], rows[:, 1:]
 
-# %% ../nbs/07_evaluation.ipynb #5fcaeab2
+# %% ../nbs/07_evaluation.ipynb #3109235f
 def plan(
     model, # a `GPT`
     n_tokens, # tokens in the text
@@ -88,7 +88,7 @@ def plan(
     if batch_size < 1: raise UserError(f'--batch_size {batch_size}: give 1 or more')
     return context_length, stride, batch_size
 
-# %% ../nbs/07_evaluation.ipynb #5b44b447
+# %% ../nbs/07_evaluation.ipynb #57428baa
 def loss_by_position(
     model, # a `GPT`
     tokens, # (tokens,), an integer array; a memory map stays one
@@ -104,7 +104,7 @@ def loss_by_position(
         nll = [score(model, *rows_at(tokens, starts[at:at + batch_size], time))[0] for at in range(0, len(starts), batch_size)]
     return torch.cat(nll).double().mean(0).numpy()
 
-# %% ../nbs/07_evaluation.ipynb #bae047e1
+# %% ../nbs/07_evaluation.ipynb #aeb10e4b
 def plot_loss_by_position(
     losses, # (context_length,), from `loss_by_position`
 ):  # a matplotlib figure
@@ -120,7 +120,7 @@ def plot_loss_by_position(
     ax.legend()
     return fig
 
-# %% ../nbs/07_evaluation.ipynb #400a30e4
+# %% ../nbs/07_evaluation.ipynb #0795d7b6
 def windows(
     n_tokens, # tokens in the text
     context_length, # tokens in a window
@@ -133,7 +133,7 @@ def windows(
         yield start, first
         first = min(start + context_length, n_tokens - 1) + 1
 
-# %% ../nbs/07_evaluation.ipynb #3ed4edb3
+# %% ../nbs/07_evaluation.ipynb #2adc2808
 def batches(
     tokens, # (tokens,), an integer array
     context_length, # tokens in a window
@@ -147,7 +147,7 @@ def batches(
         places = starts[:, None] + np.arange(1, time + 1)
         yield *rows_at(tokens, starts, time), torch.from_numpy(places >= firsts[:, None])
 
-# %% ../nbs/07_evaluation.ipynb #3df1b4f2
+# %% ../nbs/07_evaluation.ipynb #8c31f5cf
 def class_scores(
     true, # how often each token was the true one, (vocab_size,)
     guessed, # how often the model guessed it, (vocab_size,)
@@ -157,7 +157,7 @@ def class_scores(
     average = lambda top, bottom: float(np.average(top / np.maximum(bottom, 1), weights=true))
     return dict(precision=average(hits, guessed), recall=average(hits, true), f1=average(2 * hits, true + guessed))
 
-# %% ../nbs/07_evaluation.ipynb #8e6fd613
+# %% ../nbs/07_evaluation.ipynb #bc6c50c7
 def evaluate(
     model, # a `GPT`, on any device
     tokens, # (tokens,), an integer array; a memory map stays one
@@ -192,7 +192,7 @@ def evaluate(
     right = dict(accuracy=float(hits.sum() / total), top5_accuracy=top5 / total)
     return units(nll, total, len(tokens), n_bytes, n_words) | right | class_scores(*counts) | dict(tokens=total)
 
-# %% ../nbs/07_evaluation.ipynb #ebbcd9fd
+# %% ../nbs/07_evaluation.ipynb #1f089633
 def text_scores(
     texts, # a list of strings
     references, # a list of strings, what each is compared with
@@ -207,7 +207,7 @@ def text_scores(
     rouge = {kind: 100 * float(np.mean([s[kind].fmeasure for s in scores])) for kind in kinds}
     return dict(bleu=sacrebleu.corpus_bleu(texts, [references]).score) | rouge
 
-# %% ../nbs/07_evaluation.ipynb #be7e4a58
+# %% ../nbs/07_evaluation.ipynb #b17b42e9
 def cut_prompts(
     tokens, # (tokens,), an integer array
     n_prompts, # how many
@@ -223,7 +223,7 @@ def cut_prompts(
     rows = torch.from_numpy(tokens[starts[:, None] + np.arange(length)].astype(np.int64))
     return rows[:, :prompt_length], rows[:, prompt_length:]
 
-# %% ../nbs/07_evaluation.ipynb #8417a74f
+# %% ../nbs/07_evaluation.ipynb #44267ecd
 def continuation_scores(
     model, # a `GPT`
     enc, # its `tiktoken.Encoding`
@@ -239,7 +239,7 @@ def continuation_scores(
     new = [generate(model, prompt, new_tokens, seed=seed + i, **options)[0, prompt_length:] for i, prompt in enumerate(prompts)]
     return text_scores([enc.decode(ids.tolist()) for ids in new], [enc.decode(ids.tolist()) for ids in truth])
 
-# %% ../nbs/07_evaluation.ipynb #07635beb
+# %% ../nbs/07_evaluation.ipynb #ce9d0d17
 def open_test(
     path, # a folder that smolgpt_prepare wrote, or one of its .bin files
 ):  # `Tokens`, and the name of the split
@@ -250,7 +250,7 @@ def open_test(
     splits = json.loads((path / 'meta.json').read_text())['splits']
     return (open_tokens(path, 'test'), 'test') if 'test' in splits else (val, 'val')
 
-# %% ../nbs/07_evaluation.ipynb #a2ae6ec8
+# %% ../nbs/07_evaluation.ipynb #f90a829a
 def check_tokenizer(
     run, # a run folder, with tokenizer.json
     tokens, # `Tokens`
@@ -262,7 +262,7 @@ def check_tokenizer(
     if ours != theirs or tokens.vocab_size > vocab_size:
         raise UserError(f'{tokens.folder}: these tokens are of another tokenizer than {run}; prepare the text again with --tokenizer {Path(run) / "tokenizer.json"}')
 
-# %% ../nbs/07_evaluation.ipynb #8a1e1ff5
+# %% ../nbs/07_evaluation.ipynb #87ea670c
 UNITS = dict(loss='nats a token', perplexity='a token', bits_per_byte='bits a byte', word_perplexity='a word', accuracy='of tokens', top5_accuracy='of tokens',
              precision='weighted', recall='weighted', f1='weighted', bleu='of 100', rouge1='of 100', rouge2='of 100', rougeL='of 100')
 
@@ -272,7 +272,7 @@ def show_scores(
     "Scores as an aligned table, with their units."
     return '\n'.join(f'{name:<15} {scores[name]:>12,.4f}  {unit}' for name, unit in UNITS.items() if name in scores)
 
-# %% ../nbs/07_evaluation.ipynb #61547dcc
+# %% ../nbs/07_evaluation.ipynb #c7e6b076
 @command
 def main(
     args=None, # a list of words; None: the command line
@@ -306,5 +306,5 @@ def main(
     if a.json == '-': print(json.dumps(scores, indent=1))
     elif a.json: write_file(a.json, lambda file: file.write((json.dumps(scores, indent=1) + '\n').encode()))
 
-# %% ../nbs/07_evaluation.ipynb #03be5680
+# %% ../nbs/07_evaluation.ipynb #201d830c
 if __name__ == '__main__' and __spec__: main()

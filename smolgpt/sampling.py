@@ -7,14 +7,14 @@ __all__ = ['top_k_filter', 'top_p_filter', 'min_p_filter', 'check_options', 'sam
            'check_prompt', 'seeded', 'generate', 'pieces', 'stream', 'as_html', 'sliders', 'playground',
            'print_samples', 'main']
 
-# %% ../nbs/06_sampling.ipynb #43531d36
+# %% ../nbs/06_sampling.ipynb #868bd4db
 import codecs, html, math, os, sys, threading, time
 import torch
 from tqdm import tqdm
 from .model import GPT, newest_run, pick_device
 from .tokens import END, Parser, UserError, command, load_tokenizer
 
-# %% ../nbs/06_sampling.ipynb #e2bedeb3
+# %% ../nbs/06_sampling.ipynb #a61b2b1b
 def top_k_filter(
     logits, # (…, vocab)
     k, # how many tokens to keep; more than there are keeps all
@@ -23,7 +23,7 @@ def top_k_filter(
     least = logits.topk(min(k, logits.shape[-1])).values[..., -1:]
     return logits.masked_fill(logits < least, -math.inf)
 
-# %% ../nbs/06_sampling.ipynb #1d1ab628
+# %% ../nbs/06_sampling.ipynb #a4240380
 def top_p_filter(
     logits, # (…, vocab)
     p, # probability to cover, above 0 and at most 1
@@ -34,7 +34,7 @@ def top_p_filter(
     out[..., -1] = False
     return logits.masked_fill(torch.zeros_like(out).scatter(-1, order, out), -math.inf)
 
-# %% ../nbs/06_sampling.ipynb #ebbe6ae4
+# %% ../nbs/06_sampling.ipynb #44879669
 def min_p_filter(
     logits, # (…, vocab)
     p, # smallest probability allowed, as a share of the likeliest token's; 0 keeps all, 1 the likeliest only
@@ -42,7 +42,7 @@ def min_p_filter(
     "Drop the tokens that are less than p times as likely as the likeliest (Nguyen et al. 2024, section 3)."
     return logits.masked_fill((logits - logits.amax(-1, keepdim=True)).exp() < p, -math.inf)
 
-# %% ../nbs/06_sampling.ipynb #69992a3c
+# %% ../nbs/06_sampling.ipynb #e79f68f6
 def check_options(
     temperature=1., # 0 or more
     top_k=None, # 1 or more; None: off
@@ -59,7 +59,7 @@ def check_options(
     if max_new_tokens < 1: raise UserError(f'max_new_tokens {max_new_tokens}: ask for 1 or more')
     if num_samples < 1: raise UserError(f'num_samples {num_samples}: ask for 1 or more')
 
-# %% ../nbs/06_sampling.ipynb #f3fe9ee8
+# %% ../nbs/06_sampling.ipynb #2a422a82
 def sampling_probs(
     logits, # (…, vocab)
     temperature=1., # above 0; below 1 more of the likely, above 1 more of the rare
@@ -74,7 +74,7 @@ def sampling_probs(
     if min_p is not None: logits = min_p_filter(logits, min_p)
     return logits.softmax(-1)
 
-# %% ../nbs/06_sampling.ipynb #fdd9564c
+# %% ../nbs/06_sampling.ipynb #6a9a88a4
 def pick(
     logits, # (batch, vocab)
     temperature=1., # 0 takes the likeliest
@@ -88,7 +88,7 @@ def pick(
     if temperature < 1e-6: return logits.argmax(-1, keepdim=True) # the limit; a division would overflow
     return torch.multinomial(sampling_probs(logits, temperature, top_k, top_p, min_p), 1, generator=generator)
 
-# %% ../nbs/06_sampling.ipynb #22183389
+# %% ../nbs/06_sampling.ipynb #2fedd6a3
 def sample_ids(
     model, # a `GPT`, or any module with `config.context_length` and `next_logits`
     ids, # (batch, time) int64 on the model's device, time at least 1
@@ -106,7 +106,7 @@ def sample_ids(
             ids = torch.cat([ids, new], 1)
     finally: model.train(training)
 
-# %% ../nbs/06_sampling.ipynb #ee0907a7
+# %% ../nbs/06_sampling.ipynb #7a4db961
 def check_prompt(
     model, # a `GPT`
     ids, # (time,) or (1, time): a list or a tensor
@@ -121,7 +121,7 @@ def check_prompt(
     if ids.min() < 0 or ids.max() >= vocab: raise UserError(f'token id {ids.max() if ids.min() >= 0 else ids.min()} is outside the vocabulary of {vocab}; encode with the tokenizer of this model')
     return ids.long()
 
-# %% ../nbs/06_sampling.ipynb #22a71d80
+# %% ../nbs/06_sampling.ipynb #2e6301b6
 def seeded(
     model, # whose device counts
     seed=None, # an int; None: a new one each time
@@ -132,7 +132,7 @@ def seeded(
     else: generator.manual_seed(seed % 2 ** 63)
     return generator
 
-# %% ../nbs/06_sampling.ipynb #857ecea7
+# %% ../nbs/06_sampling.ipynb #4058380c
 def generate(
     model, # a `GPT`
     ids, # the prompt, (time,) or (1, time): a list or a tensor, at most `context_length` long
@@ -160,7 +160,7 @@ def generate(
         if ended.all(): break
     return torch.cat(rows, 1)
 
-# %% ../nbs/06_sampling.ipynb #6a0dee01
+# %% ../nbs/06_sampling.ipynb #12007cda
 def pieces(
     enc, # a `tiktoken.Encoding`
     ids, # an iterable over token ids
@@ -172,7 +172,7 @@ def pieces(
         yield decoder.decode(enc.decode_single_token_bytes(i))
     if rest := decoder.decode(b'', final=True): yield rest
 
-# %% ../nbs/06_sampling.ipynb #0c7375ea
+# %% ../nbs/06_sampling.ipynb #71f90761
 def stream(
     model, # a `GPT`
     enc, # the `tiktoken.Encoding` that it was trained with
@@ -190,7 +190,7 @@ def stream(
     new_ids = sample_ids(model, ids, max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, generator=seeded(model, seed))
     return pieces(enc, (i.item() for i in new_ids))
 
-# %% ../nbs/06_sampling.ipynb #ee9bb9a8
+# %% ../nbs/06_sampling.ipynb #8dd01fe1
 def as_html(
     prompt, # shown in bold
     text, # what the model made of it
@@ -198,7 +198,7 @@ def as_html(
     "Prompt and continuation with their line breaks; markup in them is shown, not obeyed."
     return f'<div style="white-space: pre-wrap"><b>{html.escape(prompt)}</b>{html.escape(text)}</div>'
 
-# %% ../nbs/06_sampling.ipynb #77808cb4
+# %% ../nbs/06_sampling.ipynb #6f8481cb
 def sliders():  # a dict from name to ipywidgets slider
     "One slider for each setting of `stream`."
     import ipywidgets as w
@@ -211,7 +211,7 @@ def sliders():  # a dict from name to ipywidgets slider
         length=w.IntSlider(100, min=1, max=1000, description='length (tokens)', **style),
         seed=w.IntSlider(0, min=0, max=999, description='seed (0: any)', **style))
 
-# %% ../nbs/06_sampling.ipynb #248ecd2a
+# %% ../nbs/06_sampling.ipynb #567de1dc
 def playground(
     model, # a `GPT`
     enc, # its `tiktoken.Encoding`
@@ -249,7 +249,7 @@ def playground(
     box.children = [box.prompt, *knobs.values(), w.HBox([box.generate, box.stop]), box.output, box.status]
     return box
 
-# %% ../nbs/06_sampling.ipynb #c6a54d49
+# %% ../nbs/06_sampling.ipynb #3645dfce
 def print_samples(
     model, # a `GPT`
     enc, # its `tiktoken.Encoding`
@@ -274,7 +274,7 @@ def print_samples(
             for piece in text: print(piece, end='', flush=live)
         finally: print(flush=True)
 
-# %% ../nbs/06_sampling.ipynb #2f27c2c7
+# %% ../nbs/06_sampling.ipynb #5f0b4277
 @command
 def main(
     args=None, # a list of words; None: the command line
@@ -300,5 +300,5 @@ def main(
     try: print_samples(model, enc, a.prompt, a.max_new_tokens, a.num_samples, a.seed, a.stream_text, temperature=a.temperature, top_k=a.top_k, top_p=a.top_p, min_p=a.min_p)
     except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
-# %% ../nbs/06_sampling.ipynb #e17ec9f2
+# %% ../nbs/06_sampling.ipynb #7c1b093e
 if __name__ == '__main__' and __spec__: main()

@@ -6,19 +6,19 @@
 __all__ = ['END', 'PATTERN', 'UserError', 'gpt2', 'byte_symbols', 'train_bpe', 'bytes_per_token', 'split_token', 'write_file',
            'save_tokenizer', 'load_tokenizer', 'get_tokenizer', 'Help', 'Parser', 'command']
 
-# %% ../nbs/00_tokens.ipynb #d5c5e010
-import argparse, functools, importlib.util, json, math, os, sys
+# %% ../nbs/00_tokens.ipynb #ea4b306f
+import argparse, functools, importlib.util, json, math, os, sys, traceback
 from pathlib import Path
 
-# %% ../nbs/00_tokens.ipynb #18f8c8a7
+# %% ../nbs/00_tokens.ipynb #b3ff132c
 END = '<|endoftext|>' # the special token between documents
 PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+" # GPT-2's cut
 
-# %% ../nbs/00_tokens.ipynb #af661ece
+# %% ../nbs/00_tokens.ipynb #cb9ef020
 class UserError(ValueError):
     "A mistake in what the user gave, told in one line: the thing, and how to mend it."
 
-# %% ../nbs/00_tokens.ipynb #df97316f
+# %% ../nbs/00_tokens.ipynb #922ef452
 def gpt2():  # a `tiktoken.Encoding` of 50,257 tokens; the last one is `<|endoftext|>`
     "GPT-2's byte-pair encoding, from files that are already installed, checked against tiktoken's own sha256 sums (Radford et al. 2019)."
     import tiktoken
@@ -32,14 +32,14 @@ def gpt2():  # a `tiktoken.Encoding` of 50,257 tokens; the last one is `<|endoft
         encoder_json_hash='196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783')
     return tiktoken.Encoding('gpt2', pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={END: len(ranks)})
 
-# %% ../nbs/00_tokens.ipynb #c5d9719a
+# %% ../nbs/00_tokens.ipynb #4e97d09b
 def byte_symbols():  # a dict from the printable character to the byte it stands for
     "The 256 printable characters in which GPT-2's vocabulary files spell bytes: itself where a byte is printable, else the next free one from U+0100 on."
     plain = [b for b in range(256) if chr(b).isprintable() and chr(b) != ' ']
     rest = [b for b in range(256) if b not in plain]
     return {chr(b): b for b in plain} | {chr(256 + i): b for i, b in enumerate(rest)}
 
-# %% ../nbs/00_tokens.ipynb #3eeb33dc
+# %% ../nbs/00_tokens.ipynb #b31d173b
 def train_bpe(
     texts, # an iterable of strings
     vocab_size, # tokens in all: 256 bytes, the merges, and `<|endoftext|>`; at least 257
@@ -56,7 +56,7 @@ def train_bpe(
     ranks = {bytes(symbols[c] for c in token): rank for token, rank in tokenizer.get_vocab().items()}
     return tiktoken.Encoding(f'bpe{vocab_size}', pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={END: len(ranks)})
 
-# %% ../nbs/00_tokens.ipynb #a9a93566
+# %% ../nbs/00_tokens.ipynb #c890331e
 def bytes_per_token(
     enc, # a `tiktoken.Encoding`
     text, # a string
@@ -64,7 +64,7 @@ def bytes_per_token(
     "How many bytes of UTF-8 one token covers on average."
     return len(text.encode()) / len(enc.encode_ordinary(text))
 
-# %% ../nbs/00_tokens.ipynb #ed46c3fd
+# %% ../nbs/00_tokens.ipynb #8ab505e0
 def split_token(
     token, # a token of two bytes or more, as bytes
     ranks, # a dict from bytes to rank
@@ -77,7 +77,7 @@ def split_token(
         parts[i:i+2] = [parts[i] + parts[i+1]]
     return tuple(parts)
 
-# %% ../nbs/00_tokens.ipynb #81b78ca1
+# %% ../nbs/00_tokens.ipynb #c105ad98
 def write_file(
     path, # the file to write or replace
     write, # a function that writes to the binary file object it is given
@@ -94,7 +94,7 @@ def write_file(
         if not isinstance(e, (OSError, RuntimeError)): raise
         raise UserError(f'{path}: could not be written ({e}); free some space or choose another folder. What was there before is untouched') from None
 
-# %% ../nbs/00_tokens.ipynb #2035b194
+# %% ../nbs/00_tokens.ipynb #b8310878
 def save_tokenizer(
     enc, # a `tiktoken.Encoding` with GPT-2's pattern
     path, # the file to write; `tokenizer.json` in a run folder
@@ -110,7 +110,7 @@ def save_tokenizer(
     tokenizer.add_special_tokens([AddedToken(END, special=True)])
     write_file(path, lambda file: file.write(tokenizer.to_str().encode()))
 
-# %% ../nbs/00_tokens.ipynb #65da7c0e
+# %% ../nbs/00_tokens.ipynb #453a4ed3
 def load_tokenizer(
     path, # a `tokenizer.json`, or the folder that holds one
 ):  # a `tiktoken.Encoding` that gives the same ids as the one that was saved
@@ -128,9 +128,9 @@ def load_tokenizer(
         special = {t['content']: t['id'] for t in saved['added_tokens']}
         ranks = {bytes(symbols[c] for c in token): i for token, i in saved['model']['vocab'].items() if token not in special}
         return tiktoken.Encoding(path.parent.name or 'bpe', pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={END: special[END]})
-    except (KeyError, TypeError): raise UserError(f'{path}: not a byte-level BPE with {END}; smolgpt reads those that smolgpt_prepare writes') from None
+    except (KeyError, TypeError, ValueError, AttributeError): raise UserError(f'{path}: not a byte-level BPE with {END}; smolgpt reads those that smolgpt_prepare writes') from None
 
-# %% ../nbs/00_tokens.ipynb #978f326d
+# %% ../nbs/00_tokens.ipynb #2b0fcbad
 def get_tokenizer(
     spec, # 'gpt2', 'bpe:N' for N tokens trained on `texts`, or the path of a tokenizer.json
     texts=(), # what 'bpe:N' is trained on, an iterable of strings
@@ -138,12 +138,12 @@ def get_tokenizer(
     "The tokenizer that a command line names. Raises `UserError` where it names none."
     if spec == 'gpt2': return gpt2()
     if spec.startswith('bpe:'):
-        if not spec[4:].isdigit(): raise UserError(f'tokenizer {spec!r}: give the number of tokens, as in bpe:4096')
+        if not (spec[4:].isascii() and spec[4:].isdigit() and int(spec[4:]) <= 1_000_000): raise UserError(f'tokenizer {spec!r}: give the number of tokens, at most a million, as in bpe:4096')
         return train_bpe(texts, int(spec[4:]))
     if Path(spec).exists(): return load_tokenizer(spec)
     raise UserError(f'no tokenizer {spec!r}: give gpt2, bpe:N (as bpe:4096) or the path of a tokenizer.json')
 
-# %% ../nbs/00_tokens.ipynb #88d8f33b
+# %% ../nbs/00_tokens.ipynb #aafb6ee5
 class Help(argparse.ArgumentDefaultsHelpFormatter):
     "Help that shows each default, except where there is none."
     def _get_help_string(self, action): return super()._get_help_string(action) if action.default else action.help
@@ -152,20 +152,33 @@ class Parser(argparse.ArgumentParser):
     "An `ArgumentParser` that shows defaults in its help and puts a complaint in one line."
     def __init__(self, **kwargs): super().__init__(formatter_class=Help, allow_abbrev=False, **kwargs)
 
+    def parse_args(self, args=None, namespace=None):
+        "As argparse does; but an empty value is a mistake, a shell variable that was not set as a rule."
+        parsed = super().parse_args(args, namespace)
+        for name, value in vars(parsed).items():
+            if value == '' and name != 'prompt': self.error(f'--{name} is empty')
+        return parsed
+
     def error(self, message):
         "One line on stderr, and exit status 2."
-        self.exit(2, f'{self.prog}: {message} ({self.prog} --help lists the flags)\n')
+        self.exit(2, ' '.join(f'{self.prog}: {message} ({self.prog} --help lists the flags)'.split()) + '\n')
 
-# %% ../nbs/00_tokens.ipynb #146e9a2f
+# %% ../nbs/00_tokens.ipynb #1f5e86fc
 def command(
     main, # a function `main(args=None)`, args being a list of words, or None for the command line's own
 ):  # the same function, fit for a console script
-    "Show a user's mistakes as one line on stderr with exit status 2, and Ctrl-C as exit status 130, with no traceback."
+    "Show errors as one line on stderr with exit status 2, Ctrl-C as exit status 130, a closed pipe as 1; never a traceback."
     @functools.wraps(main)
     def run(args=None):
+        if hasattr(sys.stdout, 'reconfigure'): sys.stdout.reconfigure(errors='replace') # a terminal that knows only ASCII
         try: return main(args)
         except UserError as e: message, status = f'error: {e}', 2
         except KeyboardInterrupt: message, status = 'stopped', 130
-        print(message, file=sys.stderr)
+        except BrokenPipeError: message, status = 'stopped: nobody reads the output any more', 1
+        except Exception as e: # nobody thought of this one
+            where = traceback.extract_tb(e.__traceback__)[-1]
+            message, status = f'error: {type(e).__name__} in {Path(where.filename).name}, line {where.lineno}: {e}; if what you gave is sound, please report this', 2
+        if status == 1: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()) # else Python complains again at exit
+        print(' '.join(message.split()), file=sys.stderr)
         sys.exit(status)
     return run

@@ -10,18 +10,18 @@ __all__ = ['PRECISIONS', 'PEAKS', 'LOG_INTERVAL', 'gpt2_recipe', 'RECIPES', 'FLA
            'configure', 'find_data', 'refuse_changes', 'write_config', 'loaded_weights', 'new_run', 'resumed_run',
            'report', 'main']
 
-# %% ../nbs/05_training.ipynb #e99c4fbd
+# %% ../nbs/05_training.ipynb #db20e165
 import argparse, contextlib, difflib, importlib.util, json, math, os, signal, sys, threading, time, warnings
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 import torch
 from tqdm import tqdm
 from .data import check_ids, default_out, get_batch, num_windows, open_tokens, prepare
-from .model import GPT, GPTConfig, PRESETS, newest_run, pick_device, read_config, save_model
+from .model import GPT, GPTConfig, PRESETS, check_types, newest_run, pick_device, read_config, save_model
 from .optim import SCHEDULES, make_optimizer
 from .tokens import Parser, UserError, command, write_file
 
-# %% ../nbs/05_training.ipynb #326c5041
+# %% ../nbs/05_training.ipynb #3e17dd11
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 @dataclass
@@ -46,17 +46,19 @@ class TrainConfig:
     max_minutes: float | None = None # time limit; the learning rate comes down in time for it
 
     def __post_init__(self):
+        check_types(self)
         for name in ('batch_size', 'grad_accum_steps', 'max_iters', 'eval_epochs', 'eval_interval', 'save_chkpt_epoch'):
             if getattr(self, name) < 1: raise UserError(f'{name} is {getattr(self, name)}: it must be 1 or more')
         if not (0 < self.lr < math.inf and 0 <= self.min_lr <= self.lr): raise UserError(f'lr {self.lr} and min_lr {self.min_lr}: lr must be more than 0, and min_lr between 0 and lr')
         if not 0 <= self.weight_decay < math.inf: raise UserError(f'weight_decay is {self.weight_decay}: it must be 0 or more')
         if not 0 <= self.seed < 2 ** 63: raise UserError(f'seed is {self.seed}: it must be 0 or more')
+        if self.lr_decay_iters is not None and self.lr_decay_iters < 1: raise UserError(f'lr_decay_iters is {self.lr_decay_iters}: it must be 1 or more')
         if self.warmup_iters < 0: raise UserError(f'warmup_iters is {self.warmup_iters}: it must be 0 or more')
         if self.schedule not in SCHEDULES: raise UserError(f'no schedule {self.schedule!r}: choose from {", ".join(SCHEDULES)}')
         if self.precision not in ('auto', *PRECISIONS): raise UserError(f'no precision {self.precision!r}: choose from auto, {", ".join(PRECISIONS)}')
         if self.max_minutes is not None and not 0 < self.max_minutes < math.inf: raise UserError(f'max_minutes is {self.max_minutes}: it must be more than 0')
 
-# %% ../nbs/05_training.ipynb #ffe977e8
+# %% ../nbs/05_training.ipynb #d04bfd1a
 def pick_precision(
     name, # 'auto', 'fp32', 'bf16' or 'fp16'
     device, # a `torch.device`
@@ -66,7 +68,7 @@ def pick_precision(
     if device.type != 'cuda': return 'fp32'
     return 'bf16' if torch.cuda.get_device_capability(device) >= (8, 0) else 'fp16'
 
-# %% ../nbs/05_training.ipynb #fbdca00c
+# %% ../nbs/05_training.ipynb #49086a4e
 def train_step(
     model, # a `GPT`
     optimizer, # a torch optimizer over its parameters
@@ -88,7 +90,7 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
     return total, norm
 
-# %% ../nbs/05_training.ipynb #d49f64b0
+# %% ../nbs/05_training.ipynb #e8bbde2a
 def flops_per_token(
     config, # a `GPTConfig`
 ):  # a float
@@ -98,7 +100,7 @@ def flops_per_token(
     matrices = sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and name != 'positions.weight') - lookups
     return 6 * matrices + 12 * config.n_layer * config.n_embd * config.context_length
 
-# %% ../nbs/05_training.ipynb #9d672c3f
+# %% ../nbs/05_training.ipynb #7ae4ba89
 PEAKS = {'H200': 989e12, 'H100': 989e12, 'A100': 312e12, 'L40': 181e12, 'L4': 121e12, 'A10': 125e12, 'T4': 65e12, 'V100': 125e12, 'P100': 19e12, '4090': 165e12, '3090': 71e12} # dense 16-bit FLOP/s
 
 def peak_flops(
@@ -113,21 +115,21 @@ def peak_flops(
         times.append(time.perf_counter() - begin)
     return 2 * 1024 ** 3 / min(times)
 
-# %% ../nbs/05_training.ipynb #5bf3379f
+# %% ../nbs/05_training.ipynb #15fd747b
 def load_state(
     folder, # a run folder, as a `Path`
 ):  # a dict, as `get_state` gives it
     "A run's `state.pt`, read as tensors and plain values only. Raises `UserError` where it is missing, damaged or foreign."
-    import pickle
     path = folder / 'state.pt'
     try: state = torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError: raise UserError(f'{folder}: no state.pt, so there is nothing to resume') from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError):
+    except Exception: # damaged in whatever way
         raise UserError(f'{path}: damaged, or not a smolgpt checkpoint; the model in {folder / "model.safetensors"} can still be used: --load_checkpoint_path {folder} starts a new run from it') from None
-    if not isinstance(state, dict) or not {'model', 'optimizer', 'step'} <= state.keys(): raise UserError(f'{path}: not a smolgpt checkpoint')
+    kinds = dict(model=dict, optimizer=dict, scaler=dict, step=int, seconds=float, best=float, digest=str, rng=torch.Tensor)
+    if not isinstance(state, dict) or any(not isinstance(state.get(name), kind) for name, kind in kinds.items()) or state['step'] < 0: raise UserError(f'{path}: damaged, or not a smolgpt checkpoint')
     return state
 
-# %% ../nbs/05_training.ipynb #2f85691c
+# %% ../nbs/05_training.ipynb #e0445d53
 def wants_compile(config, device):
     "Whether to compile: as told, or where nobody says, on a CUDA GPU."
     return device.type == 'cuda' if config.compile is None else config.compile
@@ -152,7 +154,7 @@ def compiled(
     model.zero_grad(set_to_none=True)
     return faster
 
-# %% ../nbs/05_training.ipynb #7d09c28f
+# %% ../nbs/05_training.ipynb #5f56f84b
 class Trainer:
     "A model, its data and its optimizer, one step at a time."
     def __init__(self,
@@ -203,7 +205,7 @@ class Trainer:
         self.step += 1
         return loss, norm
 
-# %% ../nbs/05_training.ipynb #6f54063a
+# %% ../nbs/05_training.ipynb #d1bc7a18
 @torch.no_grad()
 def validate(
     trainer, # a `Trainer`
@@ -217,7 +219,7 @@ def validate(
     trainer.model.train()
     return (total / n_batches).item()
 
-# %% ../nbs/05_training.ipynb #34c8ce12
+# %% ../nbs/05_training.ipynb #f0b89c04
 def get_state(
     trainer, # a `Trainer`
 ):  # a dict of tensors and plain values
@@ -226,7 +228,7 @@ def get_state(
     return dict(model=trainer.model.state_dict(), optimizer=trainer.optimizer.state_dict(), scaler=trainer.scaler.state_dict(), step=trainer.step,
                 seconds=trainer.seconds, best=trainer.best, digest=trainer.train.digest, rng=torch.get_rng_state(), cuda_rng=cuda)
 
-# %% ../nbs/05_training.ipynb #5c8d434f
+# %% ../nbs/05_training.ipynb #f5712c4e
 def set_state(
     trainer, # a `Trainer`, changed in place
     state, # a dict, as `get_state` gave it
@@ -234,15 +236,19 @@ def set_state(
     "Go back to where a run was. Raises `UserError` where the state is of another model or of other data."
     if state['digest'] != trainer.train.digest: raise UserError(f'{trainer.train.folder}: not the data that this run was trained on; name the right folder with --data, or start a new run with --load_checkpoint_path')
     decays = [group['weight_decay'] for group in trainer.optimizer.param_groups]
-    try: trainer.model.load_state_dict(state['model']); trainer.optimizer.load_state_dict(state['optimizer'])
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError): raise UserError('state.pt is of a model of another shape than config.json says, or damaged; --load_checkpoint_path without --resume starts a new run from model.safetensors') from None
+    params = [p for group in trainer.optimizer.param_groups for p in group['params']]
+    try:
+        if any(state['optimizer']['state'][i][name].shape != p.shape for i, p in enumerate(params) for name in ('exp_avg', 'exp_avg_sq')): raise ValueError
+        trainer.model.load_state_dict(state['model'])
+        trainer.optimizer.load_state_dict(state['optimizer'])
+        torch.set_rng_state(state['rng'])
+    except Exception: raise UserError('state.pt is of a model of another shape than config.json says, or damaged; --load_checkpoint_path without --resume starts a new run from model.safetensors') from None
     for group, decay in zip(trainer.optimizer.param_groups, decays): group['weight_decay'] = decay # a flag may have changed it
     if state['scaler']: trainer.scaler.load_state_dict(state['scaler'])
     trainer.step, trainer.seconds, trainer.best = state['step'], state['seconds'], state['best']
-    torch.set_rng_state(state['rng'])
     if trainer.device.type == 'cuda' and state['cuda_rng'] is not None: torch.cuda.set_rng_state(state['cuda_rng'], trainer.device)
 
-# %% ../nbs/05_training.ipynb #77a569f9
+# %% ../nbs/05_training.ipynb #331bc36f
 def read_log(
     folder, # a run folder, as a `Path`
 ):  # a list of dicts
@@ -250,9 +256,9 @@ def read_log(
     rows = []
     with contextlib.suppress(OSError, ValueError):
         for line in (folder / 'log.jsonl').read_text().splitlines(): rows.append(json.loads(line))
-    return rows
+    return [row for row in rows if isinstance(row, dict) and isinstance(row.get('step'), int)]
 
-# %% ../nbs/05_training.ipynb #3a55d5ba
+# %% ../nbs/05_training.ipynb #81aa79ea
 def plot_log(
     rows, # a list of dicts with `tokens` and `loss`, some with `val_loss`
 ):  # a matplotlib `Figure`
@@ -272,7 +278,7 @@ def plot_log(
     ax.legend(); ax.grid(alpha=0.3)
     return fig
 
-# %% ../nbs/05_training.ipynb #7d2c8eef
+# %% ../nbs/05_training.ipynb #182e29f1
 def has_wandb_key():  # True where there is one
     "Whether a W&B key is in the environment or in ~/.netrc, looked up without asking anybody."
     import netrc
@@ -280,7 +286,7 @@ def has_wandb_key():  # True where there is one
     try: return netrc.netrc(os.environ.get('NETRC')).authenticators('api.wandb.ai') is not None
     except (OSError, netrc.NetrcParseError): return False
 
-# %% ../nbs/05_training.ipynb #f6acfdc0
+# %% ../nbs/05_training.ipynb #ab768286
 def start_wandb(
     mode, # 'off', 'offline' or 'online'
     folder, # the run folder, as a `Path`; its name becomes the run's
@@ -291,9 +297,10 @@ def start_wandb(
     try: import wandb
     except ImportError: raise UserError('--wandb needs the package wandb: pip install wandb, or use --wandb off') from None
     if mode == 'online' and not has_wandb_key(): raise UserError('--wandb online needs an API key: set WANDB_API_KEY (wandb.ai/authorize shows yours), or use --wandb offline')
-    return wandb.init(project='smolgpt', name=folder.name, config=config, mode=mode, dir=str(folder), settings=wandb.Settings(silent=mode == 'offline'))
+    try: return wandb.init(project='smolgpt', name=folder.name, config=config, mode=mode, dir=str(folder), settings=wandb.Settings(silent=mode == 'offline'))
+    except wandb.errors.Error as e: raise UserError(f'--wandb {mode}: {e}; check WANDB_API_KEY, or use --wandb offline') from None
 
-# %% ../nbs/05_training.ipynb #f37ab15b
+# %% ../nbs/05_training.ipynb #0989c6d8
 @contextlib.contextmanager
 def stop_on_signal():  # a list that gets the name of a signal when one arrives
     "Within this context the first SIGINT or SIGTERM is noted rather than raised; a second one is raised."
@@ -307,7 +314,7 @@ def stop_on_signal():  # a list that gets the name of a signal when one arrives
     finally:
         for s, handler in before.items(): signal.signal(s, handler)
 
-# %% ../nbs/05_training.ipynb #ac67f7a1
+# %% ../nbs/05_training.ipynb #d842b503
 LOG_INTERVAL = 10 # steps between lines of the log
 
 def save_state(trainer, folder):
@@ -323,9 +330,10 @@ def check_finite(loss, norm, trainer, folder):
 
 def draw_curve(folder):
     "Draw `curve.png` from the log, where matplotlib is installed."
-    with contextlib.suppress(ImportError): plot_log(read_log(folder)).savefig(folder / 'curve.png', dpi=100)
+    with contextlib.suppress(ImportError, UserError): # a picture is no reason to stop
+        write_file(folder / 'curve.png', lambda file: plot_log(read_log(folder)).savefig(file, format='png', dpi=100))
 
-# %% ../nbs/05_training.ipynb #fa5be2d7
+# %% ../nbs/05_training.ipynb #6381bcda
 def fit(
     trainer, # a `Trainer`
     folder, # the run folder, as a `Path`; it exists
@@ -356,11 +364,12 @@ def fit(
                 check_finite(row['val_loss'], norm, trainer, folder)
                 if row['val_loss'] < trainer.best: trainer.best = row['val_loss']; save_model(trainer.model, folder)
                 tqdm.write(f'step {trainer.step:6,}  {row["tokens"] / 1e6:7.2f}M tokens  loss {loss:.3f}  validation {row["val_loss"]:.3f}  {row["tokens_per_s"]:,} tokens/s')
-            log.write(json.dumps(row) + '\n'); log.flush()
+            try: log.write(json.dumps(row) + '\n'); log.flush()
+            except OSError as e: raise UserError(f'{folder / "log.jsonl"}: could not be written ({e.strerror}) at step {trainer.step}; free some space, then --resume --out {folder}') from None
             if wandb_run: wandb_run.log({k: v for k, v in row.items() if v is not None}, step=trainer.step)
+            if save: save_state(trainer, folder)
             if evaluate: draw_curve(folder)
             if evaluate and on_eval: on_eval(read_log(folder))
-            if save: save_state(trainer, folder)
             bar.set_postfix_str(f'step {trainer.step:,}  loss {loss:.3f}  {speed:,.0f} tokens/s', refresh=False)
             bar.update(round(100 * trainer.progress(), 2) - bar.n)
             mark = (trainer.step, time.perf_counter())
@@ -370,7 +379,7 @@ def fit(
     if wandb_run: wandb_run.finish()
     return not stopped
 
-# %% ../nbs/05_training.ipynb #ff808700
+# %% ../nbs/05_training.ipynb #f473bcae
 gpt2_recipe = dict(source='wikitext103', tokenizer='gpt2', batch_size=8, grad_accum_steps=4, lr=6e-4, min_lr=6e-5, max_iters=20_000, warmup_iters=500)
 RECIPES = {
     'tiny': dict(source='pydocs', tokenizer='bpe:4096', batch_size=16, lr=6e-3, min_lr=6e-5, max_iters=4000, warmup_iters=50, eval_epochs=20, eval_interval=200, save_chkpt_epoch=400, max_minutes=3.5),
@@ -379,7 +388,7 @@ RECIPES = {
     **{name: gpt2_recipe for name in PRESETS if name.startswith('gpt2')},
 }
 
-# %% ../nbs/05_training.ipynb #fbb64a01
+# %% ../nbs/05_training.ipynb #60c191a8
 FLAGS = { # name: (type, help)
     'preset': (str, f'shape and recipe: {", ".join(PRESETS)}; without it tiny on a CPU, smol on a CUDA GPU'),
     'data': (str, 'a folder that smolgpt_prepare wrote; without it the text of the recipe is prepared'),
@@ -399,7 +408,7 @@ FLAGS = { # name: (type, help)
 }
 OLD_NAMES = {'eval_intervel': 'eval_interval', 'checkpoint_path': 'out'} # smol-GPT's spelling: ours
 
-# %% ../nbs/05_training.ipynb #daef861d
+# %% ../nbs/05_training.ipynb #e971fb5b
 def read_config_file(
     path, # a .toml file, or a Python file, which is run
 ):  # a dict from flag name to value
@@ -415,9 +424,11 @@ def read_config_file(
             import runpy, types
             found = {k: v for k, v in runpy.run_path(str(path)).items() if not k.startswith('_') and not isinstance(v, types.ModuleType)}
             found = found.get('config', found)
-    except Exception as e: raise UserError(f'{path}: {type(e).__name__}: {e}') from None # whatever a broken file does, it is the file that needs mending
+    except (Exception, SystemExit) as e: raise UserError(f'{path}: {type(e).__name__}: {e}') from None # whatever a broken file does, it is the file that needs mending
+    found = found if isinstance(found, dict) else getattr(found, '__dict__', None)
+    if found is None or not all(isinstance(key, str) for key in found): raise UserError(f'{path}: `config` is not a dict or a namespace of settings')
     settings = {}
-    for key, value in (found if isinstance(found, dict) else vars(found)).items():
+    for key, value in found.items():
         name = OLD_NAMES.get(key.lower(), key.lower())
         if name not in FLAGS: raise UserError(f'{path}: no setting {key!r}{nearest(name)}')
         kind = FLAGS[name][0]
@@ -432,7 +443,7 @@ def nearest(name): # for messages
     close = difflib.get_close_matches(name, FLAGS, 1)
     return f'; did you mean {close[0]}?' if close else ''
 
-# %% ../nbs/05_training.ipynb #08e2e2ce
+# %% ../nbs/05_training.ipynb #1031ca4d
 def configure(
     settings, # a dict from flag name to value, as given by file and flags
     preset, # one of `PRESETS`
@@ -448,7 +459,7 @@ def configure(
     if 'max_iters' in settings and 'max_minutes' not in settings: recipe.pop('max_minutes', None)
     return GPTConfig(**shape), TrainConfig(**pick(TrainConfig, recipe))
 
-# %% ../nbs/05_training.ipynb #9a4c6011
+# %% ../nbs/05_training.ipynb #ca75789d
 def find_data(
     data, # a prepared folder, or None
     preset, # whose recipe names source and tokenizer otherwise
@@ -462,7 +473,7 @@ def find_data(
         prepare(source, folder, tokenizer)
     return folder
 
-# %% ../nbs/05_training.ipynb #c0954316
+# %% ../nbs/05_training.ipynb #d1ff1305
 SHAPE = ('n_layer', 'n_head', 'n_embd', 'vocab_size', 'context_length', 'bias', 'dropout') # flags of the model
 
 def refuse_changes(settings, kept, names, what):
@@ -474,7 +485,7 @@ def write_config(folder, about):
     "Write a run's `config.json`."
     write_file(folder / 'config.json', lambda file: file.write(json.dumps(about, indent=2).encode() + b'\n'))
 
-# %% ../nbs/05_training.ipynb #528c198c
+# %% ../nbs/05_training.ipynb #59e0ceec
 def loaded_weights(
     run, # the run folder to start from, as a `Path`
     settings, # a dict from flag name to value
@@ -490,7 +501,7 @@ def loaded_weights(
     if not same: raise UserError(f'{data}: prepared with another tokenizer than that of {run}; prepare it with --tokenizer {run}/tokenizer.json')
     return model
 
-# %% ../nbs/05_training.ipynb #17027c2f
+# %% ../nbs/05_training.ipynb #af585867
 def new_run(
     settings, # a dict from flag name to value
 ):  # a `Trainer` and its folder, as a `Path`
@@ -508,22 +519,29 @@ def new_run(
     torch.manual_seed(config.seed)
     if settings.get('load_checkpoint_path'): model = loaded_weights(Path(settings['load_checkpoint_path']), settings, data, device)
     else: model = GPT(shape).to(device)
+    if model.config.vocab_size > train.vocab_size: raise UserError(f'--vocab_size {model.config.vocab_size} is more than the {train.vocab_size} tokens of {data}: some could never be learned or decoded; leave it out')
+    try: tokenizer = json.dumps(json.loads((data / 'tokenizer.json').read_text(encoding='utf-8')), ensure_ascii=False).encode()
+    except (OSError, ValueError): raise UserError(f'{data / "tokenizer.json"}: missing or damaged; run smolgpt_prepare again') from None
     trainer = Trainer(model, train, val, config)
     try: folder.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise UserError(f'--out {folder}: cannot be made ({e.strerror}); name another folder') from None
     (folder / 'log.jsonl').unlink(missing_ok=True)
     about = dict(preset=preset, parameters=model.num_params(), model=asdict(model.config), training=asdict(config), data=str(data), digest=train.digest)
     write_config(folder, about)
-    write_file(folder / 'tokenizer.json', lambda file: file.write((data / 'tokenizer.json').read_bytes()))
+    write_file(folder / 'tokenizer.json', lambda file: file.write(tokenizer))
     return trainer, folder
 
-# %% ../nbs/05_training.ipynb #ca25705a
+# %% ../nbs/05_training.ipynb #7eeffdbe
 def resumed_run(
     settings, # a dict from flag name to value; those of training replace the run's own
 ):  # a `Trainer` at the step of the checkpoint, and its folder, as a `Path`
     "Set up a run as its last checkpoint left it. Raises `UserError` where that cannot be."
     folder = Path(settings.get('load_checkpoint_path') or settings.get('out') or newest_run())
     about, state = read_config(folder), load_state(folder)
+    if not isinstance(about.get('training'), dict) or not isinstance(about.get('data'), str): raise UserError(f'{folder / "config.json"}: not the configuration of a run that can be resumed')
+    try: GPTConfig(**about['model']); TrainConfig(**about['training'])
+    except TypeError as e: raise UserError(f'{folder / "config.json"}: {e}') from None
+    about = about | dict(model=asdict(GPTConfig(**about['model'])), training=asdict(TrainConfig(**about['training'])))
     refuse_changes(settings, {**about['model'], **about['training']}, (*SHAPE, 'batch_size', 'grad_accum_steps', 'seed', 'optimizer'), f'{folder}, which is resumed,')
     given = {f.name: settings[f.name] for f in fields(TrainConfig) if settings.get(f.name) is not None}
     about['data'] = str(settings.get('data') or about['data'])
@@ -537,7 +555,7 @@ def resumed_run(
     write_file(folder / 'log.jsonl', lambda file: file.write(''.join(json.dumps(row) + '\n' for row in kept).encode()))
     return trainer, folder
 
-# %% ../nbs/05_training.ipynb #78eea832
+# %% ../nbs/05_training.ipynb #dac782c0
 def report(
     folder, # a run folder, as a `Path`
     trainer, # its `Trainer`
@@ -553,7 +571,7 @@ def report(
     scores = evaluate(model, val.ids, n_bytes=val.bytes, n_words=val.words, eval_epochs=trainer.config.eval_epochs, batch_size=trainer.config.batch_size)
     print('  '.join(f'{name} {value:.4g}' for name, value in scores.items()))
 
-# %% ../nbs/05_training.ipynb #061b00df
+# %% ../nbs/05_training.ipynb #2c8cb7b4
 @command
 def main(
     args=None, # a list of words; None: the command line
@@ -563,6 +581,8 @@ def main(
                     epilog='examples: smolgpt_train;  smolgpt_train --preset smol --data data/wikitext103-gpt2 --max_minutes 600;  smolgpt_train --resume')
     parser.add_argument('--config', help='settings from a TOML or Python file (Python is run)')
     for name, (kind, text) in FLAGS.items():
+        presets = {p: {**RECIPES[p], **{k: v for k, v in asdict(GPTConfig.preset(p)).items() if k in SHAPE}}.get(name) for p in ('tiny', 'smol', 'seed')}
+        if any(v is not None for v in presets.values()): text += ' (' + ', '.join(f'{p} {v:g}' for p, v in presets.items() if v is not None) + ')'
         names = [f'--{name}'] + [f'--{old}' for old, new in OLD_NAMES.items() if new == name]
         if kind is bool: parser.add_argument(*names, action=argparse.BooleanOptionalAction, help=text)
         else: parser.add_argument(*names, type=kind, help=text)
@@ -583,5 +603,5 @@ def main(
     report(folder, trainer)
     print(f'\nthe run is in {folder}; more text: smolgpt_sample --model_path {folder}')
 
-# %% ../nbs/05_training.ipynb #0271f902
+# %% ../nbs/05_training.ipynb #5b35b17f
 if __name__ == '__main__' and __spec__: sys.exit(main())
