@@ -10,7 +10,7 @@ __all__ = ['PRECISIONS', 'PEAKS', 'LOG_INTERVAL', 'gpt2_recipe', 'RECIPES', 'FLA
            'configure', 'find_data', 'refuse_changes', 'write_config', 'loaded_weights', 'new_run', 'resumed_run',
            'report', 'main']
 
-# %% ../nbs/05_training.ipynb #db20e165
+# %% ../nbs/05_training.ipynb #3f43c30b
 import argparse, contextlib, difflib, importlib.util, json, math, os, signal, sys, threading, time, warnings
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -21,7 +21,7 @@ from .model import GPT, GPTConfig, PRESETS, check_types, newest_run, pick_device
 from .optim import SCHEDULES, make_optimizer
 from .tokens import Parser, UserError, command, write_file
 
-# %% ../nbs/05_training.ipynb #3e17dd11
+# %% ../nbs/05_training.ipynb #c3a0b04c
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 @dataclass
@@ -58,7 +58,7 @@ class TrainConfig:
         if self.precision not in ('auto', *PRECISIONS): raise UserError(f'no precision {self.precision!r}: choose from auto, {", ".join(PRECISIONS)}')
         if self.max_minutes is not None and not 0 < self.max_minutes < math.inf: raise UserError(f'max_minutes is {self.max_minutes}: it must be more than 0')
 
-# %% ../nbs/05_training.ipynb #d04bfd1a
+# %% ../nbs/05_training.ipynb #be453c52
 def pick_precision(
     name, # 'auto', 'fp32', 'bf16' or 'fp16'
     device, # a `torch.device`
@@ -68,7 +68,7 @@ def pick_precision(
     if device.type != 'cuda': return 'fp32'
     return 'bf16' if torch.cuda.get_device_capability(device) >= (8, 0) else 'fp16'
 
-# %% ../nbs/05_training.ipynb #49086a4e
+# %% ../nbs/05_training.ipynb #36bf2987
 def train_step(
     model, # a `GPT`
     optimizer, # a torch optimizer over its parameters
@@ -90,7 +90,7 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
     return total, norm
 
-# %% ../nbs/05_training.ipynb #e8bbde2a
+# %% ../nbs/05_training.ipynb #31272477
 def flops_per_token(
     config, # a `GPTConfig`
 ):  # a float
@@ -100,7 +100,7 @@ def flops_per_token(
     matrices = sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and name != 'positions.weight') - lookups
     return 6 * matrices + 12 * config.n_layer * config.n_embd * config.context_length
 
-# %% ../nbs/05_training.ipynb #7ae4ba89
+# %% ../nbs/05_training.ipynb #ba4436b5
 PEAKS = {'H200': 989e12, 'H100': 989e12, 'A100': 312e12, 'L40': 181e12, 'L4': 121e12, 'A10': 125e12, 'T4': 65e12, 'V100': 125e12, 'P100': 19e12, '4090': 165e12, '3090': 71e12} # dense 16-bit FLOP/s
 
 def peak_flops(
@@ -109,13 +109,13 @@ def peak_flops(
     "What the device can do at best: the data sheet's dense 16-bit rate for a GPU, a measured float32 matrix product for a CPU."
     if device.type == 'cuda': return next((p for name, p in PEAKS.items() if name in torch.cuda.get_device_name(device)), math.nan)
     a, times = torch.rand(1024, 1024, generator=torch.Generator().manual_seed(0)), [] # a generator of its own: a run's random numbers must not notice
-    for _ in range(5):
+    for _ in range(30): # half a second or so; the best of them, since others may be using the machine
         begin = time.perf_counter()
         a @ a
         times.append(time.perf_counter() - begin)
     return 2 * 1024 ** 3 / min(times)
 
-# %% ../nbs/05_training.ipynb #15fd747b
+# %% ../nbs/05_training.ipynb #bc6b4ce6
 def load_state(
     folder, # a run folder, as a `Path`
 ):  # a dict, as `get_state` gives it
@@ -129,7 +129,7 @@ def load_state(
     if not isinstance(state, dict) or any(not isinstance(state.get(name), kind) for name, kind in kinds.items()) or state['step'] < 0: raise UserError(f'{path}: damaged, or not a smolgpt checkpoint')
     return state
 
-# %% ../nbs/05_training.ipynb #e0445d53
+# %% ../nbs/05_training.ipynb #cb42d7f9
 def wants_compile(config, device):
     "Whether to compile: as told, or where nobody says, on a CUDA GPU."
     return device.type == 'cuda' if config.compile is None else config.compile
@@ -154,7 +154,7 @@ def compiled(
     model.zero_grad(set_to_none=True)
     return faster
 
-# %% ../nbs/05_training.ipynb #5f56f84b
+# %% ../nbs/05_training.ipynb #f45d504b
 class Trainer:
     "A model, its data and its optimizer, one step at a time."
     def __init__(self,
@@ -205,7 +205,7 @@ class Trainer:
         self.step += 1
         return loss, norm
 
-# %% ../nbs/05_training.ipynb #d1bc7a18
+# %% ../nbs/05_training.ipynb #d26cad69
 @torch.no_grad()
 def validate(
     trainer, # a `Trainer`
@@ -219,7 +219,7 @@ def validate(
     trainer.model.train()
     return (total / n_batches).item()
 
-# %% ../nbs/05_training.ipynb #f0b89c04
+# %% ../nbs/05_training.ipynb #0b194656
 def get_state(
     trainer, # a `Trainer`
 ):  # a dict of tensors and plain values
@@ -228,7 +228,7 @@ def get_state(
     return dict(model=trainer.model.state_dict(), optimizer=trainer.optimizer.state_dict(), scaler=trainer.scaler.state_dict(), step=trainer.step,
                 seconds=trainer.seconds, best=trainer.best, digest=trainer.train.digest, rng=torch.get_rng_state(), cuda_rng=cuda)
 
-# %% ../nbs/05_training.ipynb #f5712c4e
+# %% ../nbs/05_training.ipynb #745c9697
 def set_state(
     trainer, # a `Trainer`, changed in place
     state, # a dict, as `get_state` gave it
@@ -248,7 +248,7 @@ def set_state(
     trainer.step, trainer.seconds, trainer.best = state['step'], state['seconds'], state['best']
     if trainer.device.type == 'cuda' and state['cuda_rng'] is not None: torch.cuda.set_rng_state(state['cuda_rng'], trainer.device)
 
-# %% ../nbs/05_training.ipynb #331bc36f
+# %% ../nbs/05_training.ipynb #283249e2
 def read_log(
     folder, # a run folder, as a `Path`
 ):  # a list of dicts
@@ -258,7 +258,7 @@ def read_log(
         for line in (folder / 'log.jsonl').read_text().splitlines(): rows.append(json.loads(line))
     return [row for row in rows if isinstance(row, dict) and isinstance(row.get('step'), int)]
 
-# %% ../nbs/05_training.ipynb #81aa79ea
+# %% ../nbs/05_training.ipynb #76745e17
 def plot_log(
     rows, # a list of dicts with `tokens` and `loss`, some with `val_loss`
 ):  # a matplotlib `Figure`
@@ -278,7 +278,7 @@ def plot_log(
     ax.legend(); ax.grid(alpha=0.3)
     return fig
 
-# %% ../nbs/05_training.ipynb #182e29f1
+# %% ../nbs/05_training.ipynb #a13ead30
 def has_wandb_key():  # True where there is one
     "Whether a W&B key is in the environment or in ~/.netrc, looked up without asking anybody."
     import netrc
@@ -286,7 +286,7 @@ def has_wandb_key():  # True where there is one
     try: return netrc.netrc(os.environ.get('NETRC')).authenticators('api.wandb.ai') is not None
     except (OSError, netrc.NetrcParseError): return False
 
-# %% ../nbs/05_training.ipynb #ab768286
+# %% ../nbs/05_training.ipynb #690cf054
 def start_wandb(
     mode, # 'off', 'offline' or 'online'
     folder, # the run folder, as a `Path`; its name becomes the run's
@@ -300,7 +300,7 @@ def start_wandb(
     try: return wandb.init(project='smolgpt', name=folder.name, config=config, mode=mode, dir=str(folder), settings=wandb.Settings(silent=mode == 'offline'))
     except wandb.errors.Error as e: raise UserError(f'--wandb {mode}: {e}; check WANDB_API_KEY, or use --wandb offline') from None
 
-# %% ../nbs/05_training.ipynb #0989c6d8
+# %% ../nbs/05_training.ipynb #e7ed5123
 @contextlib.contextmanager
 def stop_on_signal():  # a list that gets the name of a signal when one arrives
     "Within this context the first SIGINT or SIGTERM is noted rather than raised; a second one is raised."
@@ -314,7 +314,7 @@ def stop_on_signal():  # a list that gets the name of a signal when one arrives
     finally:
         for s, handler in before.items(): signal.signal(s, handler)
 
-# %% ../nbs/05_training.ipynb #d842b503
+# %% ../nbs/05_training.ipynb #34c41c29
 LOG_INTERVAL = 10 # steps between lines of the log
 
 def save_state(trainer, folder):
@@ -333,7 +333,7 @@ def draw_curve(folder):
     with contextlib.suppress(ImportError, UserError): # a picture is no reason to stop
         write_file(folder / 'curve.png', lambda file: plot_log(read_log(folder)).savefig(file, format='png', dpi=100))
 
-# %% ../nbs/05_training.ipynb #6381bcda
+# %% ../nbs/05_training.ipynb #9d2d8ad3
 def fit(
     trainer, # a `Trainer`
     folder, # the run folder, as a `Path`; it exists
@@ -379,7 +379,7 @@ def fit(
     if wandb_run: wandb_run.finish()
     return not stopped
 
-# %% ../nbs/05_training.ipynb #f473bcae
+# %% ../nbs/05_training.ipynb #4c614819
 gpt2_recipe = dict(source='wikitext103', tokenizer='gpt2', batch_size=8, grad_accum_steps=4, lr=6e-4, min_lr=6e-5, max_iters=20_000, warmup_iters=500)
 RECIPES = {
     'tiny': dict(source='pydocs', tokenizer='bpe:4096', batch_size=16, lr=6e-3, min_lr=6e-5, max_iters=4000, warmup_iters=50, eval_epochs=20, eval_interval=200, save_chkpt_epoch=400, max_minutes=3.5),
@@ -388,7 +388,7 @@ RECIPES = {
     **{name: gpt2_recipe for name in PRESETS if name.startswith('gpt2')},
 }
 
-# %% ../nbs/05_training.ipynb #60c191a8
+# %% ../nbs/05_training.ipynb #b8662e7f
 FLAGS = { # name: (type, help)
     'preset': (str, f'shape and recipe: {", ".join(PRESETS)}; without it tiny on a CPU, smol on a CUDA GPU'),
     'data': (str, 'a folder that smolgpt_prepare wrote; without it the text of the recipe is prepared'),
@@ -408,7 +408,7 @@ FLAGS = { # name: (type, help)
 }
 OLD_NAMES = {'eval_intervel': 'eval_interval', 'checkpoint_path': 'out'} # smol-GPT's spelling: ours
 
-# %% ../nbs/05_training.ipynb #e971fb5b
+# %% ../nbs/05_training.ipynb #1060612e
 def read_config_file(
     path, # a .toml file, or a Python file, which is run
 ):  # a dict from flag name to value
@@ -443,7 +443,7 @@ def nearest(name): # for messages
     close = difflib.get_close_matches(name, FLAGS, 1)
     return f'; did you mean {close[0]}?' if close else ''
 
-# %% ../nbs/05_training.ipynb #1031ca4d
+# %% ../nbs/05_training.ipynb #6c13f58d
 def configure(
     settings, # a dict from flag name to value, as given by file and flags
     preset, # one of `PRESETS`
@@ -459,7 +459,7 @@ def configure(
     if 'max_iters' in settings and 'max_minutes' not in settings: recipe.pop('max_minutes', None)
     return GPTConfig(**shape), TrainConfig(**pick(TrainConfig, recipe))
 
-# %% ../nbs/05_training.ipynb #ca75789d
+# %% ../nbs/05_training.ipynb #a630d6fe
 def find_data(
     data, # a prepared folder, or None
     preset, # whose recipe names source and tokenizer otherwise
@@ -473,7 +473,7 @@ def find_data(
         prepare(source, folder, tokenizer)
     return folder
 
-# %% ../nbs/05_training.ipynb #d1ff1305
+# %% ../nbs/05_training.ipynb #fbd72d01
 SHAPE = ('n_layer', 'n_head', 'n_embd', 'vocab_size', 'context_length', 'bias', 'dropout') # flags of the model
 
 def refuse_changes(settings, kept, names, what):
@@ -485,7 +485,7 @@ def write_config(folder, about):
     "Write a run's `config.json`."
     write_file(folder / 'config.json', lambda file: file.write(json.dumps(about, indent=2).encode() + b'\n'))
 
-# %% ../nbs/05_training.ipynb #59e0ceec
+# %% ../nbs/05_training.ipynb #42e9cc84
 def loaded_weights(
     run, # the run folder to start from, as a `Path`
     settings, # a dict from flag name to value
@@ -501,7 +501,7 @@ def loaded_weights(
     if not same: raise UserError(f'{data}: prepared with another tokenizer than that of {run}; prepare it with --tokenizer {run}/tokenizer.json')
     return model
 
-# %% ../nbs/05_training.ipynb #af585867
+# %% ../nbs/05_training.ipynb #94e16001
 def new_run(
     settings, # a dict from flag name to value
 ):  # a `Trainer` and its folder, as a `Path`
@@ -531,7 +531,7 @@ def new_run(
     write_file(folder / 'tokenizer.json', lambda file: file.write(tokenizer))
     return trainer, folder
 
-# %% ../nbs/05_training.ipynb #7eeffdbe
+# %% ../nbs/05_training.ipynb #66eb1e63
 def resumed_run(
     settings, # a dict from flag name to value; those of training replace the run's own
 ):  # a `Trainer` at the step of the checkpoint, and its folder, as a `Path`
@@ -555,7 +555,7 @@ def resumed_run(
     write_file(folder / 'log.jsonl', lambda file: file.write(''.join(json.dumps(row) + '\n' for row in kept).encode()))
     return trainer, folder
 
-# %% ../nbs/05_training.ipynb #dac782c0
+# %% ../nbs/05_training.ipynb #8387a150
 def report(
     folder, # a run folder, as a `Path`
     trainer, # its `Trainer`
@@ -571,7 +571,7 @@ def report(
     scores = evaluate(model, val.ids, n_bytes=val.bytes, n_words=val.words, eval_epochs=trainer.config.eval_epochs, batch_size=trainer.config.batch_size)
     print('  '.join(f'{name} {value:.4g}' for name, value in scores.items()))
 
-# %% ../nbs/05_training.ipynb #2c8cb7b4
+# %% ../nbs/05_training.ipynb #de90ecda
 @command
 def main(
     args=None, # a list of words; None: the command line
@@ -603,5 +603,5 @@ def main(
     report(folder, trainer)
     print(f'\nthe run is in {folder}; more text: smolgpt_sample --model_path {folder}')
 
-# %% ../nbs/05_training.ipynb #5b35b17f
+# %% ../nbs/05_training.ipynb #6d21c6b3
 if __name__ == '__main__' and __spec__: sys.exit(main())
