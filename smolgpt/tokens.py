@@ -6,19 +6,19 @@
 __all__ = ['END', 'PATTERN', 'UserError', 'gpt2', 'byte_symbols', 'train_bpe', 'bytes_per_token', 'split_token', 'write_file',
            'save_tokenizer', 'load_tokenizer', 'get_tokenizer', 'Help', 'Parser', 'command']
 
-# %% ../nbs/00_tokens.ipynb #ea4b306f
-import argparse, functools, importlib.util, json, math, os, sys, traceback
+# %% ../nbs/00_tokens.ipynb #24c2fbe8
+import argparse, functools, importlib.util, json, math, os, sys, traceback, warnings
 from pathlib import Path
 
-# %% ../nbs/00_tokens.ipynb #b3ff132c
+# %% ../nbs/00_tokens.ipynb #7ac08dc8
 END = '<|endoftext|>' # the special token between documents
 PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+" # GPT-2's cut
 
-# %% ../nbs/00_tokens.ipynb #cb9ef020
+# %% ../nbs/00_tokens.ipynb #b389bcc3
 class UserError(ValueError):
     "A mistake in what the user gave, told in one line: the thing, and how to mend it."
 
-# %% ../nbs/00_tokens.ipynb #922ef452
+# %% ../nbs/00_tokens.ipynb #21b077af
 def gpt2():  # a `tiktoken.Encoding` of 50,257 tokens; the last one is `<|endoftext|>`
     "GPT-2's byte-pair encoding, from files that are already installed, checked against tiktoken's own sha256 sums (Radford et al. 2019)."
     import tiktoken
@@ -32,14 +32,14 @@ def gpt2():  # a `tiktoken.Encoding` of 50,257 tokens; the last one is `<|endoft
         encoder_json_hash='196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783')
     return tiktoken.Encoding('gpt2', pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={END: len(ranks)})
 
-# %% ../nbs/00_tokens.ipynb #4e97d09b
+# %% ../nbs/00_tokens.ipynb #608fa03f
 def byte_symbols():  # a dict from the printable character to the byte it stands for
     "The 256 printable characters in which GPT-2's vocabulary files spell bytes: itself where a byte is printable, else the next free one from U+0100 on."
     plain = [b for b in range(256) if chr(b).isprintable() and chr(b) != ' ']
     rest = [b for b in range(256) if b not in plain]
     return {chr(b): b for b in plain} | {chr(256 + i): b for i, b in enumerate(rest)}
 
-# %% ../nbs/00_tokens.ipynb #b31d173b
+# %% ../nbs/00_tokens.ipynb #8dfc5459
 def train_bpe(
     texts, # an iterable of strings
     vocab_size, # tokens in all: 256 bytes, the merges, and `<|endoftext|>`; at least 257
@@ -56,7 +56,7 @@ def train_bpe(
     ranks = {bytes(symbols[c] for c in token): rank for token, rank in tokenizer.get_vocab().items()}
     return tiktoken.Encoding(f'bpe{vocab_size}', pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={END: len(ranks)})
 
-# %% ../nbs/00_tokens.ipynb #c890331e
+# %% ../nbs/00_tokens.ipynb #440136f4
 def bytes_per_token(
     enc, # a `tiktoken.Encoding`
     text, # a string
@@ -64,7 +64,7 @@ def bytes_per_token(
     "How many bytes of UTF-8 one token covers on average."
     return len(text.encode()) / len(enc.encode_ordinary(text))
 
-# %% ../nbs/00_tokens.ipynb #8ab505e0
+# %% ../nbs/00_tokens.ipynb #8bec0510
 def split_token(
     token, # a token of two bytes or more, as bytes
     ranks, # a dict from bytes to rank
@@ -77,7 +77,7 @@ def split_token(
         parts[i:i+2] = [parts[i] + parts[i+1]]
     return tuple(parts)
 
-# %% ../nbs/00_tokens.ipynb #c105ad98
+# %% ../nbs/00_tokens.ipynb #ae67ff8a
 def write_file(
     path, # the file to write or replace
     write, # a function that writes to the binary file object it is given
@@ -94,7 +94,7 @@ def write_file(
         if not isinstance(e, (OSError, RuntimeError)): raise
         raise UserError(f'{path}: could not be written ({e}); free some space or choose another folder. What was there before is untouched') from None
 
-# %% ../nbs/00_tokens.ipynb #b8310878
+# %% ../nbs/00_tokens.ipynb #1f974bbb
 def save_tokenizer(
     enc, # a `tiktoken.Encoding` with GPT-2's pattern
     path, # the file to write; `tokenizer.json` in a run folder
@@ -110,7 +110,7 @@ def save_tokenizer(
     tokenizer.add_special_tokens([AddedToken(END, special=True)])
     write_file(path, lambda file: file.write(tokenizer.to_str().encode()))
 
-# %% ../nbs/00_tokens.ipynb #453a4ed3
+# %% ../nbs/00_tokens.ipynb #ad86a156
 def load_tokenizer(
     path, # a `tokenizer.json`, or the folder that holds one
 ):  # a `tiktoken.Encoding` that gives the same ids as the one that was saved
@@ -130,7 +130,7 @@ def load_tokenizer(
         return tiktoken.Encoding(path.parent.name or 'bpe', pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={END: special[END]})
     except (KeyError, TypeError, ValueError, AttributeError): raise UserError(f'{path}: not a byte-level BPE with {END}; smolgpt reads those that smolgpt_prepare writes') from None
 
-# %% ../nbs/00_tokens.ipynb #2b0fcbad
+# %% ../nbs/00_tokens.ipynb #c2f07734
 def get_tokenizer(
     spec, # 'gpt2', 'bpe:N' for N tokens trained on `texts`, or the path of a tokenizer.json
     texts=(), # what 'bpe:N' is trained on, an iterable of strings
@@ -143,7 +143,7 @@ def get_tokenizer(
     if Path(spec).exists(): return load_tokenizer(spec)
     raise UserError(f'no tokenizer {spec!r}: give gpt2, bpe:N (as bpe:4096) or the path of a tokenizer.json')
 
-# %% ../nbs/00_tokens.ipynb #aafb6ee5
+# %% ../nbs/00_tokens.ipynb #9bd19491
 class Help(argparse.ArgumentDefaultsHelpFormatter):
     "Help that shows each default, except where there is none."
     def _get_help_string(self, action): return super()._get_help_string(action) if action.default else action.help
@@ -163,7 +163,7 @@ class Parser(argparse.ArgumentParser):
         "One line on stderr, and exit status 2."
         self.exit(2, ' '.join(f'{self.prog}: {message} ({self.prog} --help lists the flags)'.split()) + '\n')
 
-# %% ../nbs/00_tokens.ipynb #1f5e86fc
+# %% ../nbs/00_tokens.ipynb #23f93c96
 def command(
     main, # a function `main(args=None)`, args being a list of words, or None for the command line's own
 ):  # the same function, fit for a console script
@@ -171,7 +171,10 @@ def command(
     @functools.wraps(main)
     def run(args=None):
         if hasattr(sys.stdout, 'reconfigure'): sys.stdout.reconfigure(errors='replace') # a terminal that knows only ASCII
-        try: return main(args)
+        try:
+            with warnings.catch_warnings():
+                warnings.showwarning = lambda message, *_: print(f'warning: {message}', file=sys.stderr)
+                return main(args)
         except UserError as e: message, status = f'error: {e}', 2
         except KeyboardInterrupt: message, status = 'stopped', 130
         except BrokenPipeError: message, status = 'stopped: nobody reads the output any more', 1

@@ -4,24 +4,24 @@
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'PEAKS', 'LOG_INTERVAL', 'gpt2_recipe', 'RECIPES', 'FLAGS', 'OLD_NAMES', 'SHAPE', 'TrainConfig',
-           'pick_precision', 'train_step', 'flops_per_token', 'peak_flops', 'load_state', 'wants_compile', 'compiled',
-           'Trainer', 'validate', 'get_state', 'set_state', 'read_log', 'plot_log', 'has_wandb_key', 'start_wandb',
-           'stop_on_signal', 'save_state', 'check_finite', 'draw_curve', 'fit', 'read_config_file', 'nearest',
-           'configure', 'find_data', 'refuse_changes', 'write_config', 'loaded_weights', 'new_run', 'resumed_run',
-           'report', 'main']
+           'pick_precision', 'product_rate', 'train_step', 'flops_per_token', 'peak_flops', 'keep_memory', 'load_state',
+           'wants_compile', 'compiled', 'Trainer', 'validate', 'get_state', 'set_state', 'read_log', 'plot_log',
+           'has_wandb_key', 'start_wandb', 'stop_on_signal', 'save_state', 'check_finite', 'draw_curve', 'fit',
+           'read_config_file', 'nearest', 'configure', 'find_data', 'refuse_changes', 'write_config', 'loaded_weights',
+           'new_run', 'resumed_run', 'report', 'main']
 
-# %% ../nbs/05_training.ipynb #3f43c30b
-import argparse, contextlib, difflib, importlib.util, json, math, os, signal, sys, threading, time, warnings
+# %% ../nbs/05_training.ipynb #92be7272
+import argparse, contextlib, ctypes, difflib, functools, importlib.util, json, math, os, signal, sys, threading, time, warnings
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 import torch
 from tqdm import tqdm
 from .data import check_ids, default_out, get_batch, num_windows, open_tokens, prepare
 from .model import GPT, GPTConfig, PRESETS, check_types, newest_run, pick_device, read_config, save_model
-from .optim import SCHEDULES, make_optimizer
+from .optim import OPTIMIZERS, SCHEDULES, Muon, make_optimizer
 from .tokens import Parser, UserError, command, write_file
 
-# %% ../nbs/05_training.ipynb #c3a0b04c
+# %% ../nbs/05_training.ipynb #9a590f1c
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 @dataclass
@@ -29,8 +29,8 @@ class TrainConfig:
     "How to train. The shape of the model is `GPTConfig`'s. Raises `UserError` for values that make no sense."
     batch_size: int = 32 # windows in one forward pass, for each process
     grad_accum_steps: int = 1 # forward passes whose gradients make one step
-    lr: float = 2e-3 # highest learning rate
-    min_lr: float = 2e-4 # last learning rate
+    lr: float = 5e-3 # highest learning rate
+    min_lr: float = 0. # last learning rate
     weight_decay: float = 0.1 # decay of matrices, none for gains and biases
     max_iters: int = 16_000 # steps in all
     lr_decay_iters: int | None = None # the step at which min_lr is reached; None: max_iters
@@ -38,8 +38,8 @@ class TrainConfig:
     eval_epochs: int = 40 # batches of the validation split in one evaluation
     eval_interval: int = 500 # steps between evaluations
     save_chkpt_epoch: int = 500 # steps between checkpoints
-    optimizer: str = 'adamw' # adamw
-    schedule: str = 'cosine' # cosine or constant
+    optimizer: str = 'muon' # muon or adamw
+    schedule: str = 'wsd' # wsd, cosine or constant
     precision: str = 'auto' # auto, fp32, bf16 or fp16
     compile: bool | None = None # torch.compile; None: on a CUDA GPU, falling back to eager where it fails
     seed: int = 0 # of the weights, the order of the data and dropout
@@ -54,21 +54,34 @@ class TrainConfig:
         if not 0 <= self.seed < 2 ** 63: raise UserError(f'seed is {self.seed}: it must be 0 or more')
         if self.lr_decay_iters is not None and self.lr_decay_iters < 1: raise UserError(f'lr_decay_iters is {self.lr_decay_iters}: it must be 1 or more')
         if self.warmup_iters < 0: raise UserError(f'warmup_iters is {self.warmup_iters}: it must be 0 or more')
+        if self.optimizer not in OPTIMIZERS: raise UserError(f'no optimizer {self.optimizer!r}: choose from {", ".join(OPTIMIZERS)}')
         if self.schedule not in SCHEDULES: raise UserError(f'no schedule {self.schedule!r}: choose from {", ".join(SCHEDULES)}')
         if self.precision not in ('auto', *PRECISIONS): raise UserError(f'no precision {self.precision!r}: choose from auto, {", ".join(PRECISIONS)}')
         if self.max_minutes is not None and not 0 < self.max_minutes < math.inf: raise UserError(f'max_minutes is {self.max_minutes}: it must be more than 0')
 
-# %% ../nbs/05_training.ipynb #be453c52
+# %% ../nbs/05_training.ipynb #8bfb2b50
 def pick_precision(
     name, # 'auto', 'fp32', 'bf16' or 'fp16'
     device, # a `torch.device`
 ):  # 'fp32', 'bf16' or 'fp16'
-    "The fastest precision that a device computes in: bf16 from compute capability 8.0 on, fp16 on older CUDA GPUs, else fp32."
+    "The fastest precision that a device computes in: bf16 from compute capability 8.0 on and on CPUs with units for it, fp16 on older CUDA GPUs, else fp32."
     if name != 'auto': return name
-    if device.type != 'cuda': return 'fp32'
-    return 'bf16' if torch.cuda.get_device_capability(device) >= (8, 0) else 'fp16'
+    if device.type == 'cuda': return 'bf16' if torch.cuda.get_device_capability(device) >= (8, 0) else 'fp16'
+    return 'bf16' if device.type == 'cpu' and product_rate(torch.bfloat16) > 1.5 * product_rate(torch.float32) else 'fp32'
 
-# %% ../nbs/05_training.ipynb #36bf2987
+@functools.cache
+def product_rate(
+    dtype, # of the matrices
+):  # operations a second, as a float
+    "What the CPU reaches in one large matrix product: the best of several, since others may be using the machine."
+    a, times = torch.ones(1024, 1024, dtype=dtype), []
+    while len(times) < 30 and sum(times) < 1:
+        begin = time.perf_counter()
+        a @ a
+        times.append(time.perf_counter() - begin)
+    return 2 * 1024 ** 3 / min(times)
+
+# %% ../nbs/05_training.ipynb #2c4ef738
 def train_step(
     model, # a `GPT`
     optimizer, # a torch optimizer over its parameters
@@ -90,7 +103,7 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
     return total, norm
 
-# %% ../nbs/05_training.ipynb #31272477
+# %% ../nbs/05_training.ipynb #00e83017
 def flops_per_token(
     config, # a `GPTConfig`
 ):  # a float
@@ -100,22 +113,26 @@ def flops_per_token(
     matrices = sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and name != 'positions.weight') - lookups
     return 6 * matrices + 12 * config.n_layer * config.n_embd * config.context_length
 
-# %% ../nbs/05_training.ipynb #ba4436b5
+# %% ../nbs/05_training.ipynb #dda5d008
 PEAKS = {'H200': 989e12, 'H100': 989e12, 'A100': 312e12, 'L40': 181e12, 'L4': 121e12, 'A10': 125e12, 'T4': 65e12, 'V100': 125e12, 'P100': 19e12, '4090': 165e12, '3090': 71e12} # dense 16-bit FLOP/s
 
 def peak_flops(
     device, # a `torch.device`
+    precision='fp32', # 'fp32', 'bf16' or 'fp16'
 ):  # FLOP/s as a float; nan for a GPU that is not in the table
-    "What the device can do at best: the data sheet's dense 16-bit rate for a GPU, a measured float32 matrix product for a CPU."
+    "What the device can do at best: the data sheet's dense 16-bit rate for a GPU, a measured matrix product for a CPU."
     if device.type == 'cuda': return next((p for name, p in PEAKS.items() if name in torch.cuda.get_device_name(device)), math.nan)
-    a, times = torch.rand(1024, 1024, generator=torch.Generator().manual_seed(0)), [] # a generator of its own: a run's random numbers must not notice
-    for _ in range(30): # half a second or so; the best of them, since others may be using the machine
-        begin = time.perf_counter()
-        a @ a
-        times.append(time.perf_counter() - begin)
-    return 2 * 1024 ** 3 / min(times)
+    return product_rate(PRECISIONS[precision])
 
-# %% ../nbs/05_training.ipynb #bc6b4ce6
+# %% ../nbs/05_training.ipynb #8b4d255c
+def keep_memory():
+    "Let the C library keep freed memory for the next tensor, rather than hand it back to the system; with glibc alone (mallopt(3))."
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL('libc.so.6')
+        libc.mallopt(-4, 0) # M_MMAP_MAX: no block straight from the system
+        libc.mallopt(-1, 2 ** 31 - 1) # M_TRIM_THRESHOLD: give nothing back
+
+# %% ../nbs/05_training.ipynb #1b60bf86
 def load_state(
     folder, # a run folder, as a `Path`
 ):  # a dict, as `get_state` gives it
@@ -129,7 +146,7 @@ def load_state(
     if not isinstance(state, dict) or any(not isinstance(state.get(name), kind) for name, kind in kinds.items()) or state['step'] < 0: raise UserError(f'{path}: damaged, or not a smolgpt checkpoint')
     return state
 
-# %% ../nbs/05_training.ipynb #cb42d7f9
+# %% ../nbs/05_training.ipynb #f7cafe26
 def wants_compile(config, device):
     "Whether to compile: as told, or where nobody says, on a CUDA GPU."
     return device.type == 'cuda' if config.compile is None else config.compile
@@ -154,7 +171,7 @@ def compiled(
     model.zero_grad(set_to_none=True)
     return faster
 
-# %% ../nbs/05_training.ipynb #f45d504b
+# %% ../nbs/05_training.ipynb #5e090d55
 class Trainer:
     "A model, its data and its optimizer, one step at a time."
     def __init__(self,
@@ -168,7 +185,7 @@ class Trainer:
         self.context_length = model.config.context_length
         for tokens in (train, val): check_ids(tokens, model.config.vocab_size); num_windows(len(tokens.ids), self.context_length)
         self.precision = pick_precision(config.precision, self.device)
-        self.optimizer = make_optimizer(model, config.optimizer, config.lr, config.weight_decay)
+        self.optimizer = make_optimizer(model, config.optimizer, config.lr, config.weight_decay, PRECISIONS[self.precision])
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == 'fp16')
         self.step, self.seconds, self.best = 0, 0., math.inf
         self.tokens_per_step = config.batch_size * config.grad_accum_steps * self.context_length
@@ -205,7 +222,7 @@ class Trainer:
         self.step += 1
         return loss, norm
 
-# %% ../nbs/05_training.ipynb #d26cad69
+# %% ../nbs/05_training.ipynb #d5dc29f2
 @torch.no_grad()
 def validate(
     trainer, # a `Trainer`
@@ -219,7 +236,7 @@ def validate(
     trainer.model.train()
     return (total / n_batches).item()
 
-# %% ../nbs/05_training.ipynb #0b194656
+# %% ../nbs/05_training.ipynb #406f8d61
 def get_state(
     trainer, # a `Trainer`
 ):  # a dict of tensors and plain values
@@ -228,7 +245,7 @@ def get_state(
     return dict(model=trainer.model.state_dict(), optimizer=trainer.optimizer.state_dict(), scaler=trainer.scaler.state_dict(), step=trainer.step,
                 seconds=trainer.seconds, best=trainer.best, digest=trainer.train.digest, rng=torch.get_rng_state(), cuda_rng=cuda)
 
-# %% ../nbs/05_training.ipynb #745c9697
+# %% ../nbs/05_training.ipynb #df0f395d
 def set_state(
     trainer, # a `Trainer`, changed in place
     state, # a dict, as `get_state` gave it
@@ -236,9 +253,10 @@ def set_state(
     "Go back to where a run was. Raises `UserError` where the state is of another model or of other data."
     if state['digest'] != trainer.train.digest: raise UserError(f'{trainer.train.folder}: not the data that this run was trained on; name the right folder with --data, or start a new run with --load_checkpoint_path')
     decays = [group['weight_decay'] for group in trainer.optimizer.param_groups]
-    params = [p for group in trainer.optimizer.param_groups for p in group['params']]
     try:
-        if any(state['optimizer']['state'][i][name].shape != p.shape for i, p in enumerate(params) for name in ('exp_avg', 'exp_avg_sq')): raise ValueError
+        for i, part in enumerate(trainer.optimizer.parts):
+            averages, names = state['optimizer'][str(i)]['state'], ('momentum_buffer',) if isinstance(part, Muon) else ('exp_avg', 'exp_avg_sq')
+            if any(averages[j][name].shape != p.shape for j, p in enumerate(p for group in part.param_groups for p in group['params']) for name in names): raise ValueError
         trainer.model.load_state_dict(state['model'])
         trainer.optimizer.load_state_dict(state['optimizer'])
         torch.set_rng_state(state['rng'])
@@ -248,7 +266,7 @@ def set_state(
     trainer.step, trainer.seconds, trainer.best = state['step'], state['seconds'], state['best']
     if trainer.device.type == 'cuda' and state['cuda_rng'] is not None: torch.cuda.set_rng_state(state['cuda_rng'], trainer.device)
 
-# %% ../nbs/05_training.ipynb #283249e2
+# %% ../nbs/05_training.ipynb #6c318ed1
 def read_log(
     folder, # a run folder, as a `Path`
 ):  # a list of dicts
@@ -258,7 +276,7 @@ def read_log(
         for line in (folder / 'log.jsonl').read_text().splitlines(): rows.append(json.loads(line))
     return [row for row in rows if isinstance(row, dict) and isinstance(row.get('step'), int)]
 
-# %% ../nbs/05_training.ipynb #76745e17
+# %% ../nbs/05_training.ipynb #53458514
 def plot_log(
     rows, # a list of dicts with `tokens` and `loss`, some with `val_loss`
 ):  # a matplotlib `Figure`
@@ -278,7 +296,7 @@ def plot_log(
     ax.legend(); ax.grid(alpha=0.3)
     return fig
 
-# %% ../nbs/05_training.ipynb #a13ead30
+# %% ../nbs/05_training.ipynb #398a855d
 def has_wandb_key():  # True where there is one
     "Whether a W&B key is in the environment or in ~/.netrc, looked up without asking anybody."
     import netrc
@@ -286,7 +304,7 @@ def has_wandb_key():  # True where there is one
     try: return netrc.netrc(os.environ.get('NETRC')).authenticators('api.wandb.ai') is not None
     except (OSError, netrc.NetrcParseError): return False
 
-# %% ../nbs/05_training.ipynb #690cf054
+# %% ../nbs/05_training.ipynb #9940354b
 def start_wandb(
     mode, # 'off', 'offline' or 'online'
     folder, # the run folder, as a `Path`; its name becomes the run's
@@ -300,7 +318,7 @@ def start_wandb(
     try: return wandb.init(project='smolgpt', name=folder.name, config=config, mode=mode, dir=str(folder), settings=wandb.Settings(silent=mode == 'offline'))
     except wandb.errors.Error as e: raise UserError(f'--wandb {mode}: {e}; check WANDB_API_KEY, or use --wandb offline') from None
 
-# %% ../nbs/05_training.ipynb #e7ed5123
+# %% ../nbs/05_training.ipynb #68173e05
 @contextlib.contextmanager
 def stop_on_signal():  # a list that gets the name of a signal when one arrives
     "Within this context the first SIGINT or SIGTERM is noted rather than raised; a second one is raised."
@@ -314,26 +332,28 @@ def stop_on_signal():  # a list that gets the name of a signal when one arrives
     finally:
         for s, handler in before.items(): signal.signal(s, handler)
 
-# %% ../nbs/05_training.ipynb #34c41c29
+# %% ../nbs/05_training.ipynb #3cf55945
 LOG_INTERVAL = 10 # steps between lines of the log
 
 def save_state(trainer, folder):
     "Write `state.pt` in one step, so that the last good one survives whatever happens. Raises `UserError` where the weights are no longer numbers."
-    if not all(p.isfinite().all() for p in trainer.model.parameters()): check_finite(math.nan, math.nan, trainer, folder)
+    if not all(p.isfinite().all() for p in trainer.model.parameters()): check_finite([math.nan], [math.nan], trainer, folder)
     write_file(folder / 'state.pt', lambda file: torch.save(get_state(trainer), file))
 
-def check_finite(loss, norm, trainer, folder):
-    "Raise `UserError` where the loss is no longer a number."
-    if math.isfinite(loss): return
-    saved = f'the checkpoint in {folder} is from before it' if (folder / 'state.pt').exists() else 'nothing had been saved yet'
-    raise UserError(f'the loss became {loss} by step {trainer.step} (gradient norm {norm:.3g}, learning rate {trainer.lr():.3g}); {saved}. Try a smaller --lr, more --warmup_iters or --precision fp32')
+def check_finite(losses, norms, trainer, folder):
+    "Raise `UserError` where one of the last steps' losses is no number."
+    for i, (loss, norm) in enumerate(zip(losses, norms)):
+        if math.isfinite(loss): continue
+        known = [n for n in norms[:i + 1] if math.isfinite(n)]
+        saved = f'the checkpoint in {folder} is from before it' if (folder / 'state.pt').exists() else 'nothing had been saved yet'
+        raise UserError(f'the loss became {loss} at step {trainer.step - len(losses) + 1 + i} (gradient norm {known[-1] if known else norm:.3g}, learning rate {trainer.lr():.3g}); {saved}. Try a smaller --lr, more --warmup_iters or --precision fp32')
 
 def draw_curve(folder):
     "Draw `curve.png` from the log, where matplotlib is installed."
     with contextlib.suppress(ImportError, UserError): # a picture is no reason to stop
         write_file(folder / 'curve.png', lambda file: plot_log(read_log(folder)).savefig(file, format='png', dpi=100))
 
-# %% ../nbs/05_training.ipynb #9d2d8ad3
+# %% ../nbs/05_training.ipynb #4f2e1482
 def fit(
     trainer, # a `Trainer`
     folder, # the run folder, as a `Path`; it exists
@@ -341,27 +361,29 @@ def fit(
     on_eval=None, # called with the rows of the log after each evaluation, to draw a live curve
 ):  # True if it came to its end, False if it was stopped
     "Train until the steps or the minutes are over, or a signal arrives. Whatever happens, `state.pt` is the last good checkpoint."
-    config, per_token, peak = trainer.config, flops_per_token(trainer.model.config), peak_flops(trainer.device)
+    config, per_token, peak = trainer.config, flops_per_token(trainer.model.config), peak_flops(trainer.device, trainer.precision)
+    if trainer.device.type == 'cpu': keep_memory()
     trainer.model.train()
     bar = tqdm(total=100, initial=round(100 * trainer.progress(), 2), mininterval=0.5 if sys.stderr.isatty() else 20,
                bar_format='{percentage:3.0f}% |{bar}| {elapsed}<{remaining}{postfix}')
     with stop_on_signal() as stopped, open(folder / 'log.jsonl', 'a') as log, bar:
         begin = time.perf_counter() - trainer.seconds
-        mark = (trainer.step, time.perf_counter())
+        mark, recent = (trainer.step, time.perf_counter()), []
         while trainer.progress() < 1 and not stopped:
-            loss, norm = trainer.take_step()
+            recent.append(torch.stack(trainer.take_step()))
             trainer.seconds = time.perf_counter() - begin
             done = trainer.progress() >= 1
             evaluate, save = (done or trainer.step % every == 0 for every in (config.eval_interval, config.save_chkpt_epoch))
             if trainer.step % LOG_INTERVAL and not (evaluate or save): continue
-            loss, norm = loss.item(), norm.item()
-            check_finite(loss, norm, trainer, folder)
+            losses, norms = torch.stack(recent).T.tolist() # the one place where we wait for a GPU
+            recent, loss, norm = [], losses[-1], norms[-1]
+            check_finite(losses, norms, trainer, folder)
             speed = (trainer.step - mark[0]) * trainer.tokens_per_step / (time.perf_counter() - mark[1])
             row = dict(step=trainer.step, tokens=trainer.step * trainer.tokens_per_step, loss=loss, val_loss=None, lr=trainer.optimizer.param_groups[0]['lr'],
                        grad_norm=norm if math.isfinite(norm) else None, tokens_per_s=round(speed), mfu=None if math.isnan(peak) else round(speed * per_token / peak, 4))
             if evaluate:
                 row['val_loss'] = validate(trainer)
-                check_finite(row['val_loss'], norm, trainer, folder)
+                check_finite([row['val_loss']], [norm], trainer, folder)
                 if row['val_loss'] < trainer.best: trainer.best = row['val_loss']; save_model(trainer.model, folder)
                 tqdm.write(f'step {trainer.step:6,}  {row["tokens"] / 1e6:7.2f}M tokens  loss {loss:.3f}  validation {row["val_loss"]:.3f}  {row["tokens_per_s"]:,} tokens/s')
             try: log.write(json.dumps(row) + '\n'); log.flush()
@@ -379,16 +401,16 @@ def fit(
     if wandb_run: wandb_run.finish()
     return not stopped
 
-# %% ../nbs/05_training.ipynb #4c614819
-gpt2_recipe = dict(source='wikitext103', tokenizer='gpt2', batch_size=8, grad_accum_steps=4, lr=6e-4, min_lr=6e-5, max_iters=20_000, warmup_iters=500)
+# %% ../nbs/05_training.ipynb #112fa2b2
+gpt2_recipe = dict(source='wikitext103', tokenizer='gpt2', optimizer='adamw', schedule='cosine', batch_size=8, grad_accum_steps=4, lr=6e-4, min_lr=6e-5, max_iters=20_000, warmup_iters=500)
 RECIPES = {
-    'tiny': dict(source='pydocs', tokenizer='bpe:4096', batch_size=16, lr=6e-3, min_lr=6e-5, max_iters=4000, warmup_iters=50, eval_epochs=20, eval_interval=200, save_chkpt_epoch=400, max_minutes=3.5),
-    'smol': dict(source='wikitext103', tokenizer='gpt2', batch_size=32, grad_accum_steps=2, lr=2e-3, min_lr=1e-4, max_iters=16_000, warmup_iters=300),
-    'seed': dict(source='wikitext103', tokenizer='gpt2', batch_size=32, grad_accum_steps=8, lr=5e-3, min_lr=1e-5, weight_decay=1e-2, max_iters=50_000, warmup_iters=750, eval_epochs=120, save_chkpt_epoch=5000),
+    'tiny': dict(source='pydocs', tokenizer='bpe:4096', batch_size=16, lr=6e-3, max_iters=4000, warmup_iters=50, eval_epochs=20, eval_interval=200, save_chkpt_epoch=400, max_minutes=3.5),
+    'smol': dict(source='wikitext103', tokenizer='gpt2', batch_size=32, grad_accum_steps=2, lr=5e-3, max_iters=16_000, warmup_iters=300),
+    'seed': dict(source='wikitext103', tokenizer='gpt2', optimizer='adamw', schedule='cosine', batch_size=32, grad_accum_steps=8, lr=5e-3, min_lr=1e-5, weight_decay=1e-2, max_iters=50_000, warmup_iters=750, eval_epochs=120, save_chkpt_epoch=5000),
     **{name: gpt2_recipe for name in PRESETS if name.startswith('gpt2')},
 }
 
-# %% ../nbs/05_training.ipynb #b8662e7f
+# %% ../nbs/05_training.ipynb #1f018639
 FLAGS = { # name: (type, help)
     'preset': (str, f'shape and recipe: {", ".join(PRESETS)}; without it tiny on a CPU, smol on a CUDA GPU'),
     'data': (str, 'a folder that smolgpt_prepare wrote; without it the text of the recipe is prepared'),
@@ -396,19 +418,21 @@ FLAGS = { # name: (type, help)
     'load_checkpoint_path': (str, 'a run folder: with --resume the run to go on with, without it the weights to start from'),
     'n_layer': (int, 'blocks'), 'n_head': (int, 'attention heads in a block'), 'n_embd': (int, 'width of the residual stream'),
     'vocab_size': (int, "number of tokens; without it the data's"), 'context_length': (int, 'tokens in a window'),
-    'bias': (bool, 'biases in linear layers and LayerNorm'), 'dropout': (float, 'share dropped while training'),
+    'n_hidden': (int, 'width inside the MLP'), 'positions': (str, 'rotary or learned'), 'norm': (str, 'rms or layer'), 'mlp': (str, 'swiglu, gelu or relu'),
+    'bias': (bool, 'biases in linear layers and LayerNorm'), 'qk_norm': (bool, 'RMS-normalise queries and keys'), 'tie_embeddings': (bool, 'one matrix for embedding and head'),
+    'dropout': (float, 'share dropped while training'), 'rope_theta': (float, 'base of the rotary angles'),
     'batch_size': (int, 'windows in one forward pass'), 'grad_accum_steps': (int, 'forward passes that make one step'),
     'lr': (float, 'highest learning rate'), 'min_lr': (float, 'last learning rate'), 'weight_decay': (float, 'decay of matrices'),
     'max_iters': (int, 'steps in all'), 'lr_decay_iters': (int, 'step at which min_lr is reached; without it max_iters'), 'warmup_iters': (int, 'steps of warm-up'),
     'eval_epochs': (int, 'batches in one validation'), 'eval_interval': (int, 'steps between validations'), 'save_chkpt_epoch': (int, 'steps between checkpoints'),
-    'optimizer': (str, 'adamw'), 'schedule': (str, ' or '.join(SCHEDULES)), 'precision': (str, f'auto, {", ".join(PRECISIONS)}'),
+    'optimizer': (str, ' or '.join(OPTIMIZERS)), 'schedule': (str, ', '.join(SCHEDULES)), 'precision': (str, f'auto, {", ".join(PRECISIONS)}'),
     'compile': (bool, 'torch.compile; without it on a CUDA GPU only'), 'seed': (int, 'of weights, data order and dropout'),
     'max_minutes': (float, 'time limit; the learning rate comes down in time for it'), 'device': (str, 'auto, cpu, cuda, cuda:1 or mps'), 'wandb': (str, 'off, offline or online'),
     'resume': (bool, 'go on with the run in --load_checkpoint_path or --out, or else the newest'),
 }
 OLD_NAMES = {'eval_intervel': 'eval_interval', 'checkpoint_path': 'out'} # smol-GPT's spelling: ours
 
-# %% ../nbs/05_training.ipynb #1060612e
+# %% ../nbs/05_training.ipynb #3f2a4c42
 def read_config_file(
     path, # a .toml file, or a Python file, which is run
 ):  # a dict from flag name to value
@@ -443,7 +467,7 @@ def nearest(name): # for messages
     close = difflib.get_close_matches(name, FLAGS, 1)
     return f'; did you mean {close[0]}?' if close else ''
 
-# %% ../nbs/05_training.ipynb #6c13f58d
+# %% ../nbs/05_training.ipynb #8bb350ab
 def configure(
     settings, # a dict from flag name to value, as given by file and flags
     preset, # one of `PRESETS`
@@ -452,14 +476,14 @@ def configure(
     "The preset and its recipe, changed by what was given. Raises `UserError` for what cannot be."
     pick = lambda cls, source: {f.name: source[f.name] for f in fields(cls) if source.get(f.name) is not None}
     shape = {**PRESETS[preset], 'vocab_size': vocab_size, **pick(GPTConfig, settings)}
-    if 'n_hidden' in PRESETS[preset] and 'n_embd' in settings:
+    if 'n_hidden' in PRESETS[preset] and 'n_embd' in settings and 'n_hidden' not in settings:
         shape['n_hidden'] = max(8, round(shape['n_hidden'] * shape['n_embd'] / PRESETS[preset]['n_embd'] / 8) * 8)
     recipe = {**RECIPES[preset], **pick(TrainConfig, settings)}
-    if 'lr' in settings and 'min_lr' not in settings: recipe['min_lr'] = settings['lr'] * RECIPES[preset]['min_lr'] / RECIPES[preset]['lr']
+    if 'lr' in settings and 'min_lr' not in settings: recipe['min_lr'] = settings['lr'] * RECIPES[preset].get('min_lr', 0.) / RECIPES[preset]['lr']
     if 'max_iters' in settings and 'max_minutes' not in settings: recipe.pop('max_minutes', None)
     return GPTConfig(**shape), TrainConfig(**pick(TrainConfig, recipe))
 
-# %% ../nbs/05_training.ipynb #a630d6fe
+# %% ../nbs/05_training.ipynb #fae5e219
 def find_data(
     data, # a prepared folder, or None
     preset, # whose recipe names source and tokenizer otherwise
@@ -473,8 +497,8 @@ def find_data(
         prepare(source, folder, tokenizer)
     return folder
 
-# %% ../nbs/05_training.ipynb #fbd72d01
-SHAPE = ('n_layer', 'n_head', 'n_embd', 'vocab_size', 'context_length', 'bias', 'dropout') # flags of the model
+# %% ../nbs/05_training.ipynb #5205a1e8
+SHAPE = tuple(f.name for f in fields(GPTConfig)) # flags of the model
 
 def refuse_changes(settings, kept, names, what):
     "Raise `UserError` where a setting differs from what it cannot be changed from."
@@ -485,7 +509,7 @@ def write_config(folder, about):
     "Write a run's `config.json`."
     write_file(folder / 'config.json', lambda file: file.write(json.dumps(about, indent=2).encode() + b'\n'))
 
-# %% ../nbs/05_training.ipynb #42e9cc84
+# %% ../nbs/05_training.ipynb #1740f985
 def loaded_weights(
     run, # the run folder to start from, as a `Path`
     settings, # a dict from flag name to value
@@ -501,7 +525,7 @@ def loaded_weights(
     if not same: raise UserError(f'{data}: prepared with another tokenizer than that of {run}; prepare it with --tokenizer {run}/tokenizer.json')
     return model
 
-# %% ../nbs/05_training.ipynb #94e16001
+# %% ../nbs/05_training.ipynb #af1e2579
 def new_run(
     settings, # a dict from flag name to value
 ):  # a `Trainer` and its folder, as a `Path`
@@ -531,7 +555,7 @@ def new_run(
     write_file(folder / 'tokenizer.json', lambda file: file.write(tokenizer))
     return trainer, folder
 
-# %% ../nbs/05_training.ipynb #66eb1e63
+# %% ../nbs/05_training.ipynb #52d91c5a
 def resumed_run(
     settings, # a dict from flag name to value; those of training replace the run's own
 ):  # a `Trainer` at the step of the checkpoint, and its folder, as a `Path`
@@ -555,7 +579,7 @@ def resumed_run(
     write_file(folder / 'log.jsonl', lambda file: file.write(''.join(json.dumps(row) + '\n' for row in kept).encode()))
     return trainer, folder
 
-# %% ../nbs/05_training.ipynb #8387a150
+# %% ../nbs/05_training.ipynb #3440fae6
 def report(
     folder, # a run folder, as a `Path`
     trainer, # its `Trainer`
@@ -571,7 +595,7 @@ def report(
     scores = evaluate(model, val.ids, n_bytes=val.bytes, n_words=val.words, eval_epochs=trainer.config.eval_epochs, batch_size=trainer.config.batch_size)
     print('  '.join(f'{name} {value:.4g}' for name, value in scores.items()))
 
-# %% ../nbs/05_training.ipynb #de90ecda
+# %% ../nbs/05_training.ipynb #c1720dc7
 @command
 def main(
     args=None, # a list of words; None: the command line
@@ -582,7 +606,7 @@ def main(
     parser.add_argument('--config', help='settings from a TOML or Python file (Python is run)')
     for name, (kind, text) in FLAGS.items():
         presets = {p: {**RECIPES[p], **{k: v for k, v in asdict(GPTConfig.preset(p)).items() if k in SHAPE}}.get(name) for p in ('tiny', 'smol', 'seed')}
-        if any(v is not None for v in presets.values()): text += ' (' + ', '.join(f'{p} {v:g}' for p, v in presets.items() if v is not None) + ')'
+        if any(v is not None for v in presets.values()): text += ' (' + ', '.join(f'{p} {v:g}' if isinstance(v, (int, float)) and not isinstance(v, bool) else f'{p} {v}' for p, v in presets.items() if v is not None) + ')'
         names = [f'--{name}'] + [f'--{old}' for old, new in OLD_NAMES.items() if new == name]
         if kind is bool: parser.add_argument(*names, action=argparse.BooleanOptionalAction, help=text)
         else: parser.add_argument(*names, type=kind, help=text)
@@ -603,5 +627,5 @@ def main(
     report(folder, trainer)
     print(f'\nthe run is in {folder}; more text: smolgpt_sample --model_path {folder}')
 
-# %% ../nbs/05_training.ipynb #6d21c6b3
+# %% ../nbs/05_training.ipynb #221dcacd
 if __name__ == '__main__' and __spec__: sys.exit(main())
