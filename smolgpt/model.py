@@ -7,7 +7,7 @@ __all__ = ['CHOICES', 'gpt2_shape', 'PRESETS', 'check_types', 'GPTConfig', 'make
            'linear_cross_entropy', 'GPT', 'init_weights', 'preset', 'save_model', 'read_config', 'from_run',
            'newest_run', 'pick_device']
 
-# %% ../nbs/03_model.ipynb #a0eb9465
+# %% ../nbs/03_model.ipynb #38af5e30
 import json, math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch import nn
 from .attention import Attention, RMSNorm, rope_tables
 from .tokens import UserError, write_file
 
-# %% ../nbs/03_model.ipynb #de40023c
+# %% ../nbs/03_model.ipynb #b5ff92d8
 def check_types(
     config, # a dataclass
 ):
@@ -27,7 +27,7 @@ def check_types(
         value, kinds = getattr(config, field.name), get_args(field.type) or (field.type,)
         if type(value) not in kinds and not (type(value) is int and float in kinds): raise UserError(f'{field.name} is {value!r}, which is not of type {kinds[0].__name__}')
 
-# %% ../nbs/03_model.ipynb #734090bf
+# %% ../nbs/03_model.ipynb #1b31f4a1
 CHOICES = dict(positions=('rotary', 'learned'), norm=('rms', 'layer'), mlp=('swiglu', 'gelu', 'relu'))
 
 @dataclass
@@ -60,14 +60,14 @@ class GPTConfig:
         for name, known in CHOICES.items():
             if getattr(self, name) not in known: raise UserError(f'{name} {getattr(self, name)!r} is not known: choose from {", ".join(known)}')
 
-# %% ../nbs/03_model.ipynb #796a3cc1
+# %% ../nbs/03_model.ipynb #a54e1ffb
 def make_norm(
     config, # a `GPTConfig`
 ):  # a module on (…, n_embd)
     "The norm that a configuration names: chapter 02's `RMSNorm` or `nn.LayerNorm`."
     return RMSNorm(config.n_embd, eps=1e-6) if config.norm == 'rms' else nn.LayerNorm(config.n_embd, bias=config.bias)
 
-# %% ../nbs/03_model.ipynb #e137a8ec
+# %% ../nbs/03_model.ipynb #82ab3044
 class MLP(nn.Module):
     "The network that works on each position alone (Vaswani et al. 2017, section 3.3; SwiGLU: Shazeer 2020)."
     def __init__(self,
@@ -90,7 +90,7 @@ class MLP(nn.Module):
         else: hidden = F.relu(up)
         return self.drop(self.down(hidden))
 
-# %% ../nbs/03_model.ipynb #dc12bcf5
+# %% ../nbs/03_model.ipynb #914ec5d2
 class Block(nn.Module):
     "One layer: x + attention(norm(x)), then x + MLP(norm(x)) (pre-norm, as in GPT-2)."
     def __init__(self,
@@ -109,7 +109,7 @@ class Block(nn.Module):
         x = x + self.attn(self.norm1(x), rope)
         return x + self.mlp(self.norm2(x))
 
-# %% ../nbs/03_model.ipynb #34111ee9
+# %% ../nbs/03_model.ipynb #fe082d90
 class LinearCrossEntropy(torch.autograd.Function):
     "The function behind `linear_cross_entropy`: forward makes the loss and both gradients, some rows at a time."
     @staticmethod
@@ -152,7 +152,7 @@ def linear_cross_entropy(
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
     with torch.autocast(kind, enabled=False): return LinearCrossEntropy.apply(x, weight, targets, dtype, torch.is_grad_enabled())
 
-# %% ../nbs/03_model.ipynb #d04260f0
+# %% ../nbs/03_model.ipynb #e30037b3
 class GPT(nn.Module):
     "A decoder-only transformer (Radford et al. 2019), in any shape that a `GPTConfig` describes."
     def __init__(self,
@@ -212,7 +212,7 @@ class GPT(nn.Module):
         "How many numbers the model learns, a tied matrix counted once."
         return sum(p.numel() for p in self.parameters())
 
-# %% ../nbs/03_model.ipynb #f7e9da46
+# %% ../nbs/03_model.ipynb #be5e5509
 def init_weights(
     model, # a `GPT`, changed in place
 ):
@@ -224,7 +224,7 @@ def init_weights(
         elif name.endswith(('proj.weight', 'down.weight')): nn.init.normal_(p, std=0.02 / math.sqrt(2 * model.config.n_layer))
         else: nn.init.normal_(p, std=0.02)
 
-# %% ../nbs/03_model.ipynb #7a34ec94
+# %% ../nbs/03_model.ipynb #320e25d0
 gpt2_shape = dict(vocab_size=50_257, context_length=1024, positions='learned', norm='layer', mlp='gelu', bias=True, qk_norm=False)
 PRESETS = {
     'tiny': dict(n_layer=4, n_head=4, n_embd=128, n_hidden=352, vocab_size=4096, context_length=128),
@@ -249,7 +249,7 @@ def preset(
 
 GPTConfig.preset = staticmethod(preset)
 
-# %% ../nbs/03_model.ipynb #ec56cee2
+# %% ../nbs/03_model.ipynb #ef9be6f1
 def save_model(
     model, # a `GPT`
     folder, # an existing folder, as a `Path`
@@ -259,7 +259,7 @@ def save_model(
     state = {name: w.detach().cpu().contiguous() for name, w in model.state_dict().items() if not (name == 'head.weight' and model.config.tie_embeddings)}
     write_file(folder / 'model.safetensors', lambda file: file.write(save(state)))
 
-# %% ../nbs/03_model.ipynb #b8c44ff0
+# %% ../nbs/03_model.ipynb #5f160976
 def read_config(
     folder, # a run folder, as a `Path`
 ):  # a dict, as in config.json
@@ -270,7 +270,7 @@ def read_config(
     if not isinstance(config, dict) or not isinstance(config.get('model'), dict): raise UserError(f'{folder / "config.json"}: not the configuration of a smolgpt run')
     return config
 
-# %% ../nbs/03_model.ipynb #cad4daea
+# %% ../nbs/03_model.ipynb #c2eae9bd
 def from_run(
     path, # the folder of a run
     device='cpu', # where to put the model
@@ -291,7 +291,7 @@ def from_run(
 
 GPT.from_run = staticmethod(from_run)
 
-# %% ../nbs/03_model.ipynb #dc7f0091
+# %% ../nbs/03_model.ipynb #c235b350
 def newest_run(
     root='runs', # the folder that holds the runs
 ):  # a `Path`
@@ -300,7 +300,7 @@ def newest_run(
     if not runs: raise UserError(f'no run in {root}/ yet: train one with smolgpt_train, or name a folder with --model_path')
     return runs[-1].parent
 
-# %% ../nbs/03_model.ipynb #5136b466
+# %% ../nbs/03_model.ipynb #1d7a900f
 def pick_device(
     name='auto', # 'auto' for a CUDA GPU where there is one, else the CPU; or 'cpu', 'cuda', 'cuda:1', 'mps'
 ):  # a `torch.device`

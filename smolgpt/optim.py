@@ -6,12 +6,12 @@
 __all__ = ['OPTIMIZERS', 'DECAY_SHARE', 'SCHEDULES', 'param_groups', 'adamw', 'orthogonalize', 'Muon', 'Optimizers',
            'make_optimizer', 'cosine', 'wsd', 'constant', 'find_lr']
 
-# %% ../nbs/04_optim.ipynb #8c436819
+# %% ../nbs/04_optim.ipynb #44a4f94f
 import copy, math
 import torch
 from .tokens import UserError
 
-# %% ../nbs/04_optim.ipynb #dc7cb474
+# %% ../nbs/04_optim.ipynb #3dde55e7
 def param_groups(
     model, # any `nn.Module`
     weight_decay, # the decay λ of matrices; vectors get none
@@ -21,7 +21,7 @@ def param_groups(
     return [dict(params=[p for p in params if p.ndim >= 2], weight_decay=weight_decay),
             dict(params=[p for p in params if p.ndim < 2], weight_decay=0.)]
 
-# %% ../nbs/04_optim.ipynb #73dd9af3
+# %% ../nbs/04_optim.ipynb #dc22e5b5
 def adamw(
     groups, # from `param_groups`
     lr, # learning rate η
@@ -29,7 +29,7 @@ def adamw(
     "AdamW as GPT-3 had it (Loshchilov & Hutter 2019; Brown et al. 2020, appendix B)."
     return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95), eps=1e-8, fused=True)
 
-# %% ../nbs/04_optim.ipynb #07fa365a
+# %% ../nbs/04_optim.ipynb #3ce106a7
 def orthogonalize(
     g, # matrices (…, rows, columns)
     steps=5, # how often the polynomial is applied
@@ -44,7 +44,7 @@ def orthogonalize(
     if g.shape[-2] > g.shape[-1]: x = x.mT
     return x.reshape(g.shape)
 
-# %% ../nbs/04_optim.ipynb #ea643b54
+# %% ../nbs/04_optim.ipynb #0db91f3f
 class Muon(torch.optim.Optimizer):
     "Momentum, orthogonalised, for matrices (Jordan et al. 2024), in steps as long as AdamW's (Liu et al. 2025, eq. 4)."
     def __init__(self,
@@ -68,14 +68,16 @@ class Muon(torch.optim.Optimizer):
                 if p.grad is not None: shapes.setdefault(p.shape, []).append(p)
             for params in shapes.values():
                 grads = [p.grad for p in params]
-                means = [self.state[p].setdefault('momentum_buffer', torch.zeros_like(p)) for p in params]
+                for p in params:
+                    if not self.state[p]: self.state[p]['momentum_buffer'] = torch.zeros_like(p)
+                means = [self.state[p]['momentum_buffer'] for p in params]
                 torch._foreach_lerp_(means, grads, 1 - momentum)
                 ahead = torch.stack(torch._foreach_lerp(grads, means, momentum)).to(self.dtype)
                 steps, length = orthogonalize(ahead), group['lr'] * 0.2 * max(ahead.shape[-2:]) ** 0.5
                 torch._foreach_mul_(params, 1 - group['lr'] * group['weight_decay'])
                 torch._foreach_add_(params, steps.to(params[0].dtype).unbind(), alpha=-length)
 
-# %% ../nbs/04_optim.ipynb #631b2d1f
+# %% ../nbs/04_optim.ipynb #789fa636
 class Optimizers:
     "Several optimizers that step as one."
     def __init__(self,
@@ -115,7 +117,7 @@ def make_optimizer(
     rest = [group | dict(params=[p for p in group['params'] if id(p) not in chosen]) for group in param_groups(model, weight_decay)]
     return Optimizers(Muon(hidden, lr, weight_decay, dtype=dtype), adamw(rest, lr))
 
-# %% ../nbs/04_optim.ipynb #3acbb614
+# %% ../nbs/04_optim.ipynb #b7ef4f2f
 def cosine(
     step, # which step, counted from 0; a fraction is fine
     lr, # the highest learning rate
@@ -128,7 +130,7 @@ def cosine(
     share = min((step - warmup_iters) / max(lr_decay_iters - warmup_iters, 1), 1.)
     return min_lr + (lr - min_lr) * (1 + math.cos(math.pi * share)) / 2
 
-# %% ../nbs/04_optim.ipynb #93287d4b
+# %% ../nbs/04_optim.ipynb #b64995a7
 DECAY_SHARE = 0.4 # share of the steps over which `wsd` comes down
 
 def wsd(
@@ -138,13 +140,13 @@ def wsd(
     warmup_iters, # steps of linear warm-up
     lr_decay_iters, # the step at which min_lr is reached
 ):  # a float
-    "Linear warm-up, a plateau, and a straight line down over the last `DECAY_SHARE` of the steps (Hu et al. 2024, section 4.2)."
+    "Linear warm-up, a plateau, and a straight line down over the last `DECAY_SHARE` of the steps (the plateau: Hu et al. 2024, section 4.2; the line: Hägele et al. 2024)."
     if step < warmup_iters: return lr * (step + 1) / (warmup_iters + 1)
     start = max(warmup_iters, lr_decay_iters * (1 - DECAY_SHARE))
     share = min(max((step - start) / max(lr_decay_iters - start, 1), 0.), 1.)
     return lr + (min_lr - lr) * share
 
-# %% ../nbs/04_optim.ipynb #fc9e7ea1
+# %% ../nbs/04_optim.ipynb #49aa2ea1
 def constant(
     step, # which step, counted from 0
     lr, # the learning rate
@@ -157,7 +159,7 @@ def constant(
 
 SCHEDULES = {'wsd': wsd, 'cosine': cosine, 'constant': constant}
 
-# %% ../nbs/04_optim.ipynb #b7bf4bfe
+# %% ../nbs/04_optim.ipynb #be7d5def
 def find_lr(
     model, # a `GPT`; a copy of it is trained
     batches, # an iterator of (inputs, targets), each (batch, time) int64 on the model's device

@@ -10,7 +10,7 @@ __all__ = ['PRECISIONS', 'PEAKS', 'LOG_INTERVAL', 'gpt2_recipe', 'RECIPES', 'FLA
            'read_config_file', 'nearest', 'configure', 'find_data', 'refuse_changes', 'write_config', 'loaded_weights',
            'new_run', 'resumed_run', 'report', 'main']
 
-# %% ../nbs/05_training.ipynb #92be7272
+# %% ../nbs/05_training.ipynb #867a63f6
 import argparse, contextlib, ctypes, difflib, functools, importlib.util, json, math, os, signal, sys, threading, time, warnings
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -21,7 +21,7 @@ from .model import GPT, GPTConfig, PRESETS, check_types, newest_run, pick_device
 from .optim import OPTIMIZERS, SCHEDULES, Muon, make_optimizer
 from .tokens import Parser, UserError, command, write_file
 
-# %% ../nbs/05_training.ipynb #9a590f1c
+# %% ../nbs/05_training.ipynb #6e2d0cf4
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 @dataclass
@@ -59,7 +59,7 @@ class TrainConfig:
         if self.precision not in ('auto', *PRECISIONS): raise UserError(f'no precision {self.precision!r}: choose from auto, {", ".join(PRECISIONS)}')
         if self.max_minutes is not None and not 0 < self.max_minutes < math.inf: raise UserError(f'max_minutes is {self.max_minutes}: it must be more than 0')
 
-# %% ../nbs/05_training.ipynb #8bfb2b50
+# %% ../nbs/05_training.ipynb #9cb34696
 def pick_precision(
     name, # 'auto', 'fp32', 'bf16' or 'fp16'
     device, # a `torch.device`
@@ -81,7 +81,7 @@ def product_rate(
         times.append(time.perf_counter() - begin)
     return 2 * 1024 ** 3 / min(times)
 
-# %% ../nbs/05_training.ipynb #2c4ef738
+# %% ../nbs/05_training.ipynb #44fc19f0
 def train_step(
     model, # a `GPT`
     optimizer, # a torch optimizer over its parameters
@@ -103,7 +103,7 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
     return total, norm
 
-# %% ../nbs/05_training.ipynb #00e83017
+# %% ../nbs/05_training.ipynb #3f008a57
 def flops_per_token(
     config, # a `GPTConfig`
 ):  # a float
@@ -113,7 +113,7 @@ def flops_per_token(
     matrices = sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and name != 'positions.weight') - lookups
     return 6 * matrices + 12 * config.n_layer * config.n_embd * config.context_length
 
-# %% ../nbs/05_training.ipynb #dda5d008
+# %% ../nbs/05_training.ipynb #eb50d291
 PEAKS = {'H200': 989e12, 'H100': 989e12, 'A100': 312e12, 'L40': 181e12, 'L4': 121e12, 'A10': 125e12, 'T4': 65e12, 'V100': 125e12, 'P100': 19e12, '4090': 165e12, '3090': 71e12} # dense 16-bit FLOP/s
 
 def peak_flops(
@@ -124,7 +124,7 @@ def peak_flops(
     if device.type == 'cuda': return next((p for name, p in PEAKS.items() if name in torch.cuda.get_device_name(device)), math.nan)
     return product_rate(PRECISIONS[precision])
 
-# %% ../nbs/05_training.ipynb #8b4d255c
+# %% ../nbs/05_training.ipynb #7a924bfb
 def keep_memory():
     "Let the C library keep freed memory for the next tensor, rather than hand it back to the system; with glibc alone (mallopt(3))."
     with contextlib.suppress(OSError, AttributeError):
@@ -132,7 +132,7 @@ def keep_memory():
         libc.mallopt(-4, 0) # M_MMAP_MAX: no block straight from the system
         libc.mallopt(-1, 2 ** 31 - 1) # M_TRIM_THRESHOLD: give nothing back
 
-# %% ../nbs/05_training.ipynb #1b60bf86
+# %% ../nbs/05_training.ipynb #ab31b851
 def load_state(
     folder, # a run folder, as a `Path`
 ):  # a dict, as `get_state` gives it
@@ -146,7 +146,7 @@ def load_state(
     if not isinstance(state, dict) or any(not isinstance(state.get(name), kind) for name, kind in kinds.items()) or state['step'] < 0: raise UserError(f'{path}: damaged, or not a smolgpt checkpoint')
     return state
 
-# %% ../nbs/05_training.ipynb #f7cafe26
+# %% ../nbs/05_training.ipynb #2bd8d928
 def wants_compile(config, device):
     "Whether to compile: as told, or where nobody says, on a CUDA GPU."
     return device.type == 'cuda' if config.compile is None else config.compile
@@ -171,7 +171,7 @@ def compiled(
     model.zero_grad(set_to_none=True)
     return faster
 
-# %% ../nbs/05_training.ipynb #5e090d55
+# %% ../nbs/05_training.ipynb #f0e089a1
 class Trainer:
     "A model, its data and its optimizer, one step at a time."
     def __init__(self,
@@ -222,7 +222,7 @@ class Trainer:
         self.step += 1
         return loss, norm
 
-# %% ../nbs/05_training.ipynb #d5dc29f2
+# %% ../nbs/05_training.ipynb #2bcb7618
 @torch.no_grad()
 def validate(
     trainer, # a `Trainer`
@@ -236,7 +236,7 @@ def validate(
     trainer.model.train()
     return (total / n_batches).item()
 
-# %% ../nbs/05_training.ipynb #406f8d61
+# %% ../nbs/05_training.ipynb #917c0f72
 def get_state(
     trainer, # a `Trainer`
 ):  # a dict of tensors and plain values
@@ -245,7 +245,7 @@ def get_state(
     return dict(model=trainer.model.state_dict(), optimizer=trainer.optimizer.state_dict(), scaler=trainer.scaler.state_dict(), step=trainer.step,
                 seconds=trainer.seconds, best=trainer.best, digest=trainer.train.digest, rng=torch.get_rng_state(), cuda_rng=cuda)
 
-# %% ../nbs/05_training.ipynb #df0f395d
+# %% ../nbs/05_training.ipynb #201c68a2
 def set_state(
     trainer, # a `Trainer`, changed in place
     state, # a dict, as `get_state` gave it
@@ -266,7 +266,7 @@ def set_state(
     trainer.step, trainer.seconds, trainer.best = state['step'], state['seconds'], state['best']
     if trainer.device.type == 'cuda' and state['cuda_rng'] is not None: torch.cuda.set_rng_state(state['cuda_rng'], trainer.device)
 
-# %% ../nbs/05_training.ipynb #6c318ed1
+# %% ../nbs/05_training.ipynb #c71b47f8
 def read_log(
     folder, # a run folder, as a `Path`
 ):  # a list of dicts
@@ -276,7 +276,7 @@ def read_log(
         for line in (folder / 'log.jsonl').read_text().splitlines(): rows.append(json.loads(line))
     return [row for row in rows if isinstance(row, dict) and isinstance(row.get('step'), int)]
 
-# %% ../nbs/05_training.ipynb #53458514
+# %% ../nbs/05_training.ipynb #e4b3889a
 def plot_log(
     rows, # a list of dicts with `tokens` and `loss`, some with `val_loss`
 ):  # a matplotlib `Figure`
@@ -296,7 +296,7 @@ def plot_log(
     ax.legend(); ax.grid(alpha=0.3)
     return fig
 
-# %% ../nbs/05_training.ipynb #398a855d
+# %% ../nbs/05_training.ipynb #cc225a45
 def has_wandb_key():  # True where there is one
     "Whether a W&B key is in the environment or in ~/.netrc, looked up without asking anybody."
     import netrc
@@ -304,7 +304,7 @@ def has_wandb_key():  # True where there is one
     try: return netrc.netrc(os.environ.get('NETRC')).authenticators('api.wandb.ai') is not None
     except (OSError, netrc.NetrcParseError): return False
 
-# %% ../nbs/05_training.ipynb #9940354b
+# %% ../nbs/05_training.ipynb #bb2479a3
 def start_wandb(
     mode, # 'off', 'offline' or 'online'
     folder, # the run folder, as a `Path`; its name becomes the run's
@@ -318,7 +318,7 @@ def start_wandb(
     try: return wandb.init(project='smolgpt', name=folder.name, config=config, mode=mode, dir=str(folder), settings=wandb.Settings(silent=mode == 'offline'))
     except wandb.errors.Error as e: raise UserError(f'--wandb {mode}: {e}; check WANDB_API_KEY, or use --wandb offline') from None
 
-# %% ../nbs/05_training.ipynb #68173e05
+# %% ../nbs/05_training.ipynb #519b7757
 @contextlib.contextmanager
 def stop_on_signal():  # a list that gets the name of a signal when one arrives
     "Within this context the first SIGINT or SIGTERM is noted rather than raised; a second one is raised."
@@ -332,7 +332,7 @@ def stop_on_signal():  # a list that gets the name of a signal when one arrives
     finally:
         for s, handler in before.items(): signal.signal(s, handler)
 
-# %% ../nbs/05_training.ipynb #3cf55945
+# %% ../nbs/05_training.ipynb #e136c9d6
 LOG_INTERVAL = 10 # steps between lines of the log
 
 def save_state(trainer, folder):
@@ -353,7 +353,7 @@ def draw_curve(folder):
     with contextlib.suppress(ImportError, UserError): # a picture is no reason to stop
         write_file(folder / 'curve.png', lambda file: plot_log(read_log(folder)).savefig(file, format='png', dpi=100))
 
-# %% ../nbs/05_training.ipynb #4f2e1482
+# %% ../nbs/05_training.ipynb #f438f6b8
 def fit(
     trainer, # a `Trainer`
     folder, # the run folder, as a `Path`; it exists
@@ -401,7 +401,7 @@ def fit(
     if wandb_run: wandb_run.finish()
     return not stopped
 
-# %% ../nbs/05_training.ipynb #112fa2b2
+# %% ../nbs/05_training.ipynb #bb45c607
 gpt2_recipe = dict(source='wikitext103', tokenizer='gpt2', optimizer='adamw', schedule='cosine', batch_size=8, grad_accum_steps=4, lr=6e-4, min_lr=6e-5, max_iters=20_000, warmup_iters=500)
 RECIPES = {
     'tiny': dict(source='pydocs', tokenizer='bpe:4096', batch_size=16, lr=6e-3, max_iters=4000, warmup_iters=50, eval_epochs=20, eval_interval=200, save_chkpt_epoch=400, max_minutes=3.5),
@@ -410,7 +410,7 @@ RECIPES = {
     **{name: gpt2_recipe for name in PRESETS if name.startswith('gpt2')},
 }
 
-# %% ../nbs/05_training.ipynb #1f018639
+# %% ../nbs/05_training.ipynb #b96c9dcd
 FLAGS = { # name: (type, help)
     'preset': (str, f'shape and recipe: {", ".join(PRESETS)}; without it tiny on a CPU, smol on a CUDA GPU'),
     'data': (str, 'a folder that smolgpt_prepare wrote; without it the text of the recipe is prepared'),
@@ -432,7 +432,7 @@ FLAGS = { # name: (type, help)
 }
 OLD_NAMES = {'eval_intervel': 'eval_interval', 'checkpoint_path': 'out'} # smol-GPT's spelling: ours
 
-# %% ../nbs/05_training.ipynb #3f2a4c42
+# %% ../nbs/05_training.ipynb #05ea618c
 def read_config_file(
     path, # a .toml file, or a Python file, which is run
 ):  # a dict from flag name to value
@@ -467,7 +467,7 @@ def nearest(name): # for messages
     close = difflib.get_close_matches(name, FLAGS, 1)
     return f'; did you mean {close[0]}?' if close else ''
 
-# %% ../nbs/05_training.ipynb #8bb350ab
+# %% ../nbs/05_training.ipynb #67ccd6e2
 def configure(
     settings, # a dict from flag name to value, as given by file and flags
     preset, # one of `PRESETS`
@@ -483,7 +483,7 @@ def configure(
     if 'max_iters' in settings and 'max_minutes' not in settings: recipe.pop('max_minutes', None)
     return GPTConfig(**shape), TrainConfig(**pick(TrainConfig, recipe))
 
-# %% ../nbs/05_training.ipynb #fae5e219
+# %% ../nbs/05_training.ipynb #f6e1080a
 def find_data(
     data, # a prepared folder, or None
     preset, # whose recipe names source and tokenizer otherwise
@@ -497,7 +497,7 @@ def find_data(
         prepare(source, folder, tokenizer)
     return folder
 
-# %% ../nbs/05_training.ipynb #5205a1e8
+# %% ../nbs/05_training.ipynb #6c034bf3
 SHAPE = tuple(f.name for f in fields(GPTConfig)) # flags of the model
 
 def refuse_changes(settings, kept, names, what):
@@ -509,7 +509,7 @@ def write_config(folder, about):
     "Write a run's `config.json`."
     write_file(folder / 'config.json', lambda file: file.write(json.dumps(about, indent=2).encode() + b'\n'))
 
-# %% ../nbs/05_training.ipynb #1740f985
+# %% ../nbs/05_training.ipynb #45eff9d1
 def loaded_weights(
     run, # the run folder to start from, as a `Path`
     settings, # a dict from flag name to value
@@ -525,7 +525,7 @@ def loaded_weights(
     if not same: raise UserError(f'{data}: prepared with another tokenizer than that of {run}; prepare it with --tokenizer {run}/tokenizer.json')
     return model
 
-# %% ../nbs/05_training.ipynb #af1e2579
+# %% ../nbs/05_training.ipynb #429464b1
 def new_run(
     settings, # a dict from flag name to value
 ):  # a `Trainer` and its folder, as a `Path`
@@ -555,7 +555,7 @@ def new_run(
     write_file(folder / 'tokenizer.json', lambda file: file.write(tokenizer))
     return trainer, folder
 
-# %% ../nbs/05_training.ipynb #52d91c5a
+# %% ../nbs/05_training.ipynb #99795b1a
 def resumed_run(
     settings, # a dict from flag name to value; those of training replace the run's own
 ):  # a `Trainer` at the step of the checkpoint, and its folder, as a `Path`
@@ -579,7 +579,7 @@ def resumed_run(
     write_file(folder / 'log.jsonl', lambda file: file.write(''.join(json.dumps(row) + '\n' for row in kept).encode()))
     return trainer, folder
 
-# %% ../nbs/05_training.ipynb #3440fae6
+# %% ../nbs/05_training.ipynb #990c2a1a
 def report(
     folder, # a run folder, as a `Path`
     trainer, # its `Trainer`
@@ -595,7 +595,7 @@ def report(
     scores = evaluate(model, val.ids, n_bytes=val.bytes, n_words=val.words, eval_epochs=trainer.config.eval_epochs, batch_size=trainer.config.batch_size)
     print('  '.join(f'{name} {value:.4g}' for name, value in scores.items()))
 
-# %% ../nbs/05_training.ipynb #c1720dc7
+# %% ../nbs/05_training.ipynb #4333cd9f
 @command
 def main(
     args=None, # a list of words; None: the command line
@@ -627,5 +627,5 @@ def main(
     report(folder, trainer)
     print(f'\nthe run is in {folder}; more text: smolgpt_sample --model_path {folder}')
 
-# %% ../nbs/05_training.ipynb #221dcacd
+# %% ../nbs/05_training.ipynb #1ac09d0b
 if __name__ == '__main__' and __spec__: sys.exit(main())
