@@ -114,6 +114,7 @@ class LinearCrossEntropy(torch.autograd.Function):
     "The function behind `linear_cross_entropy`: forward makes the loss and both gradients, some rows at a time."
     @staticmethod
     def forward(ctx, x, weight, targets, dtype, with_gradient):
+        "The mean loss; both gradients are kept in ctx."
         rows, n = 256 if x.device.type == 'cpu' else max(256, 2 ** 27 // len(weight)), len(x)
         features, matrix, loss = x.to(dtype), weight.to(dtype), x.new_zeros((), dtype=torch.float32)
         dx, dw = (torch.empty_like(features), torch.zeros_like(weight, dtype=torch.float32)) if with_gradient else (None, None)
@@ -138,6 +139,7 @@ class LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
+        "Hand out what forward kept."
         dx, dw = ctx.saved_tensors
         return dx * (grad / ctx.n), dw * (grad / ctx.n), None, None, None
 

@@ -85,17 +85,24 @@ class Optimizers:
     ): self.parts = parts
 
     @property
-    def param_groups(self): return [group for part in self.parts for group in part.param_groups]
+    def param_groups(self):
+        "The groups of all parts, one after the other."
+        return [group for part in self.parts for group in part.param_groups]
 
     def step(self):
+        "One step of each."
         for part in self.parts: part.step()
 
     def zero_grad(self, set_to_none=True):
+        "Forget the gradients."
         for part in self.parts: part.zero_grad(set_to_none)
 
-    def state_dict(self): return {str(i): part.state_dict() for i, part in enumerate(self.parts)}
+    def state_dict(self):
+        "The states of the parts, by their number."
+        return {str(i): part.state_dict() for i, part in enumerate(self.parts)}
 
     def load_state_dict(self, state):
+        "Go on from what `state_dict` gave."
         for i, part in enumerate(self.parts): part.load_state_dict(state[str(i)])
 
 OPTIMIZERS = 'adamw', 'muon'
