@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LOG_INTERVAL', 'gpt2_recipe', 'RECIPES', 'FLAGS', 'OLD_NAMES', 'SHAPE', 'load_state', 'read_log', 'plot_log',
            'has_wandb_key', 'start_wandb', 'stop_on_signal', 'save_state', 'check_finite', 'draw_curve', 'fit',
-           'read_config_file', 'nearest', 'configure', 'find_data', 'refuse_changes', 'write_config', 'loaded_weights',
-           'new_run', 'resumed_run', 'report', 'main']
+           'read_config_file', 'nearest', 'configure', 'find_data', 'refuse_changes', 'write_config', 'new_run',
+           'resumed_run', 'loaded_weights', 'report', 'main']
 
 # %% ../nbs/05_training.ipynb #baa2cc2a
 import argparse, contextlib, difflib, importlib.util, json, math, os, signal, sys, threading, time
@@ -277,22 +277,6 @@ def write_config(folder, about):
     "Write a run's `config.json`."
     write_file(folder / 'config.json', lambda file: file.write(json.dumps(about, indent=2).encode() + b'\n'))
 
-# %% ../nbs/05_training.ipynb #45eff9d1
-def loaded_weights(
-    run, # the run folder to start from, as a `Path`
-    settings, # a dict from flag name to value
-    data, # the folder of token files, as a `Path`
-    device, # a `torch.device`
-):  # a `GPT`
-    "The model of another run, to train further. Raises `UserError` where a flag contradicts its shape or the data have another tokenizer."
-    model = GPT.from_run(run, device)
-    refuse_changes(settings, asdict(model.config), SHAPE, f'{run}, whose weights are loaded,')
-    read = lambda folder: json.loads((folder / 'tokenizer.json').read_text(encoding='utf-8'))
-    try: same = read(run) == read(data)
-    except (OSError, ValueError): raise UserError(f'{run} and {data}: both need a tokenizer.json, and one is missing or damaged') from None
-    if not same: raise UserError(f'{data}: prepared with another tokenizer than that of {run}; prepare it with --tokenizer {run}/tokenizer.json')
-    return model
-
 # %% ../nbs/05_training.ipynb #429464b1
 def new_run(
     settings, # a dict from flag name to value
@@ -346,6 +330,22 @@ def resumed_run(
     kept = [row for row in read_log(folder) if row['step'] <= trainer.step]
     write_file(folder / 'log.jsonl', lambda file: file.write(''.join(json.dumps(row) + '\n' for row in kept).encode()))
     return trainer, folder
+
+# %% ../nbs/05_training.ipynb #45eff9d1
+def loaded_weights(
+    run, # the run folder to start from, as a `Path`
+    settings, # a dict from flag name to value
+    data, # the folder of token files, as a `Path`
+    device, # a `torch.device`
+):  # a `GPT`
+    "The model of another run, to train further. Raises `UserError` where a flag contradicts its shape or the data have another tokenizer."
+    model = GPT.from_run(run, device)
+    refuse_changes(settings, asdict(model.config), SHAPE, f'{run}, whose weights are loaded,')
+    read = lambda folder: json.loads((folder / 'tokenizer.json').read_text(encoding='utf-8'))
+    try: same = read(run) == read(data)
+    except (OSError, ValueError): raise UserError(f'{run} and {data}: both need a tokenizer.json, and one is missing or damaged') from None
+    if not same: raise UserError(f'{data}: prepared with another tokenizer than that of {run}; prepare it with --tokenizer {run}/tokenizer.json')
+    return model
 
 # %% ../nbs/05_training.ipynb #990c2a1a
 def report(
