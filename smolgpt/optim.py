@@ -33,11 +33,12 @@ def adamw(
 def orthogonalize(
     g, # matrices (…, rows, columns)
     steps=5, # how often the polynomial is applied
-):  # the same shape and type, all singular values near 1
+    dtype=None, # type of the matrix products; None: that of g
+):  # the same shape in that type, all singular values near 1
     "U Vᵀ of g = U Σ Vᵀ, nearly, by the quintic Newton–Schulz iteration (Jordan et al. 2024)."
     x = g.flatten(0, -3) if g.ndim > 3 else g.reshape(-1, *g.shape[-2:])
     if g.shape[-2] > g.shape[-1]: x = x.mT
-    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
+    x = (x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-12)).to(dtype or g.dtype)
     for _ in range(steps):
         s = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(s, s, s, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
@@ -72,8 +73,8 @@ class Muon(torch.optim.Optimizer):
                     if not self.state[p]: self.state[p]['momentum_buffer'] = torch.zeros_like(p)
                 means = [self.state[p]['momentum_buffer'] for p in params]
                 torch._foreach_lerp_(means, grads, 1 - momentum)
-                ahead = torch.stack(torch._foreach_lerp(grads, means, momentum)).to(self.dtype)
-                steps, length = orthogonalize(ahead), group['lr'] * 0.2 * max(ahead.shape[-2:]) ** 0.5
+                ahead = torch.stack(torch._foreach_lerp(grads, means, momentum))
+                steps, length = orthogonalize(ahead, dtype=self.dtype), group['lr'] * 0.2 * max(ahead.shape[-2:]) ** 0.5
                 torch._foreach_mul_(params, 1 - group['lr'] * group['weight_decay'])
                 torch._foreach_add_(params, steps.to(params[0].dtype).unbind(), alpha=-length)
 

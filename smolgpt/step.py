@@ -7,7 +7,7 @@ __all__ = ['PRECISIONS', 'PEAKS', 'TrainConfig', 'pick_precision', 'product_rate
            'keep_memory', 'wants_compile', 'compiled', 'Trainer', 'validate', 'get_state', 'set_state']
 
 # %% ../nbs/05_step.ipynb #23326a16
-import contextlib, ctypes, functools, math, time, warnings
+import contextlib, ctypes, functools, math, re, time, warnings
 from dataclasses import dataclass
 import torch
 from .data import check_ids, get_batch, num_windows
@@ -21,7 +21,7 @@ PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float
 @dataclass
 class TrainConfig:
     "How to train. The shape of the model is `GPTConfig`'s. Raises `UserError` for values that make no sense."
-    batch_size: int = 32 # windows in one forward pass, for each process
+    batch_size: int = 32 # windows in one forward pass
     grad_accum_steps: int = 1 # forward passes whose gradients make one step
     lr: float = 5e-3 # highest learning rate
     min_lr: float = 0. # last learning rate
@@ -83,7 +83,7 @@ def train_step(
     batches, # a list of (inputs, targets), each (batch, time) int64 on the model's device
     autocast, # a function that gives the context of the forward pass
     max_norm=1., # gradients longer than this are scaled down to it
-):  # the mean loss (nats a token) and the gradient's norm before clipping, as tensors, so that nothing waits for the GPU
+):  # the mean loss (nats a token) and the gradient's norm before clipping, as tensors, so that reading them can wait
     "Forward, backward, clip, step; the gradient is that of all batches together."
     total = 0
     for x, y in batches:
@@ -108,14 +108,14 @@ def flops_per_token(
     return 6 * matrices + 12 * config.n_layer * config.n_embd * config.context_length
 
 # %% ../nbs/05_step.ipynb #eb50d291
-PEAKS = {'H200': 989e12, 'H100': 989e12, 'A100': 312e12, 'L40': 181e12, 'L4': 121e12, 'A10': 125e12, 'T4': 65e12, 'V100': 125e12, 'P100': 19e12, '4090': 165e12, '3090': 71e12} # dense 16-bit FLOP/s
+PEAKS = {'H200': 989e12, 'H100': 989e12, 'A100': 312e12, 'L40S': 362e12, 'L40': 181e12, 'L4': 121e12, 'A10': 125e12, 'T4': 65e12, 'V100': 125e12, 'P100': 19e12, '4090': 165e12, '3090': 71e12} # dense 16-bit FLOP/s
 
 def peak_flops(
     device, # a `torch.device`
     precision='fp32', # 'fp32', 'bf16' or 'fp16'
 ):  # FLOP/s as a float; nan for a GPU that is not in the table
     "What the device can do at best: the data sheet's dense 16-bit rate for a GPU, a measured matrix product for a CPU."
-    if device.type == 'cuda': return next((p for name, p in PEAKS.items() if name in torch.cuda.get_device_name(device)), math.nan)
+    if device.type == 'cuda': return PEAKS.get(next(iter(set(re.findall(r'\w+', torch.cuda.get_device_name(device))) & set(PEAKS)), None), math.nan)
     return product_rate(PRECISIONS[precision])
 
 # %% ../nbs/05_step.ipynb #7a924bfb
@@ -163,7 +163,7 @@ class Trainer:
         self.model, self.train, self.val, self.config = model, train, val, config
         self.device = model.embed.weight.device
         self.context_length = model.config.context_length
-        for tokens in (train, val): check_ids(tokens, model.config.vocab_size); num_windows(len(tokens.ids), self.context_length)
+        for tokens in (train, val): check_ids(tokens, model.config.vocab_size); num_windows(len(tokens.ids), self.context_length) # both complain where something does not fit
         self.precision = pick_precision(config.precision, self.device)
         self.optimizer = make_optimizer(model, config.optimizer, config.lr, config.weight_decay, PRECISIONS[self.precision])
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == 'fp16')

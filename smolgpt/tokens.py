@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['END', 'PATTERN', 'UserError', 'gpt2', 'byte_symbols', 'train_bpe', 'bytes_per_token', 'split_token', 'write_file',
-           'save_tokenizer', 'load_tokenizer', 'get_tokenizer', 'Help', 'Parser', 'command']
+           'save_tokenizer', 'load_tokenizer', 'get_tokenizer', 'Help', 'nearest', 'Parser', 'command']
 
 # %% ../nbs/00_tokens.ipynb #24c2fbe8
-import argparse, functools, importlib.util, json, math, os, sys, traceback, warnings
+import argparse, difflib, functools, importlib.util, json, math, os, re, sys, traceback, warnings
 from pathlib import Path
 
 # %% ../nbs/00_tokens.ipynb #7ac08dc8
@@ -148,6 +148,14 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
     "Help that shows each default, except where there is none."
     def _get_help_string(self, action): return super()._get_help_string(action) if action.default else action.help
 
+def nearest(
+    name, # what somebody wrote
+    known, # the names that there are
+):  # `; did you mean …?`, or nothing
+    "For messages: the known name that looks most like a mistyped one."
+    close = difflib.get_close_matches(name, known, 1)
+    return f'; did you mean {close[0]}?' if close else ''
+
 class Parser(argparse.ArgumentParser):
     "An `ArgumentParser` that shows defaults in its help and puts a complaint in one line."
     def __init__(self, **kwargs): super().__init__(formatter_class=Help, allow_abbrev=False, **kwargs)
@@ -161,6 +169,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         "One line on stderr, and exit status 2."
+        unknown = re.match(r'unrecognized arguments: (--[^\s=]+)', message)
+        if unknown: message += nearest(unknown[1], self._option_string_actions)
         self.exit(2, ' '.join(f'{self.prog}: {message} ({self.prog} --help lists the flags)'.split()) + '\n')
 
 # %% ../nbs/00_tokens.ipynb #23f93c96

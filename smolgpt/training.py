@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['LOG_INTERVAL', 'gpt2_recipe', 'RECIPES', 'FLAGS', 'OLD_NAMES', 'SHAPE', 'load_state', 'read_log', 'plot_log',
            'has_wandb_key', 'start_wandb', 'stop_on_signal', 'save_state', 'check_finite', 'draw_curve', 'fit',
-           'read_config_file', 'nearest', 'configure', 'find_data', 'refuse_changes', 'write_config', 'new_run',
-           'resumed_run', 'loaded_weights', 'report', 'main']
+           'read_config_file', 'configure', 'find_data', 'refuse_changes', 'write_config', 'new_run', 'resumed_run',
+           'loaded_weights', 'report', 'main']
 
 # %% ../nbs/05_training.ipynb #baa2cc2a
-import argparse, contextlib, difflib, importlib.util, json, math, os, signal, sys, threading, time
+import argparse, contextlib, importlib.util, json, math, os, signal, sys, threading, time
 from dataclasses import asdict, fields
 from pathlib import Path
 import torch
@@ -18,7 +18,7 @@ from .data import default_out, open_tokens, prepare
 from .model import GPT, GPTConfig, PRESETS, newest_run, pick_device, read_config, save_model
 from .optim import OPTIMIZERS, SCHEDULES
 from .step import PRECISIONS, TrainConfig, Trainer, flops_per_token, get_state, keep_memory, peak_flops, set_state, validate
-from .tokens import Parser, UserError, command, write_file
+from .tokens import Parser, UserError, command, nearest, write_file
 
 # %% ../nbs/05_training.ipynb #ab31b851
 def load_state(
@@ -143,7 +143,7 @@ def fit(
             done = trainer.progress() >= 1
             evaluate, save = (done or trainer.step % every == 0 for every in (config.eval_interval, config.save_chkpt_epoch))
             if trainer.step % LOG_INTERVAL and not (evaluate or save): continue
-            losses, norms = torch.stack(recent).T.tolist() # the one place where we wait for a GPU
+            losses, norms = torch.stack(recent).T.tolist() # here we wait for a GPU
             recent, loss, norm = [], losses[-1], norms[-1]
             check_finite(losses, norms, trainer, folder)
             speed = (trainer.step - mark[0]) * trainer.tokens_per_step / (time.perf_counter() - mark[1])
@@ -167,7 +167,7 @@ def fit(
             save_state(trainer, folder)
             if not (folder / 'model.safetensors').exists(): save_model(trainer.model, folder)
     if wandb_run: wandb_run.finish()
-    return not stopped
+    return trainer.progress() >= 1
 
 # %% ../nbs/05_training.ipynb #bb45c607
 gpt2_recipe = dict(source='wikitext103', tokenizer='gpt2', optimizer='adamw', schedule='cosine', batch_size=8, grad_accum_steps=4, lr=6e-4, min_lr=6e-5, max_iters=20_000, warmup_iters=500)
@@ -222,18 +222,13 @@ def read_config_file(
     settings = {}
     for key, value in found.items():
         name = OLD_NAMES.get(key.lower(), key.lower())
-        if name not in FLAGS: raise UserError(f'{path}: no setting {key!r}{nearest(name)}')
+        if name not in FLAGS: raise UserError(f'{path}: no setting {key!r}{nearest(name, FLAGS)}')
         kind = FLAGS[name][0]
         if kind is int and isinstance(value, float) and value.is_integer(): value = int(value)
         if kind is float and type(value) is int: value = float(value)
         if value is not None and type(value) is not kind: raise UserError(f'{path}: {key} is {value!r}, which is not of type {kind.__name__}')
         if value is not None: settings[name] = value
     return settings
-
-def nearest(name): # for messages
-    "`; did you mean …?`, or nothing."
-    close = difflib.get_close_matches(name, FLAGS, 1)
-    return f'; did you mean {close[0]}?' if close else ''
 
 # %% ../nbs/05_training.ipynb #67ccd6e2
 def configure(
