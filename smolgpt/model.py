@@ -109,7 +109,7 @@ class Block(nn.Module):
         x = x + self.attn(self.norm1(x), rope)
         return x + self.mlp(self.norm2(x))
 
-# %% ../nbs/03_model.ipynb #fe082d90
+# %% ../nbs/03_model.ipynb #f3a9ced1
 def logits_gradient(
     z, # logits (rows, vocab_size)
     ys, # (rows, 1) int64, the right tokens
@@ -124,6 +124,7 @@ def fused_gradient():
     "`logits_gradient`, compiled when it is first called."
     return torch.compile(logits_gradient, dynamic=True)
 
+# %% ../nbs/03_model.ipynb #fe082d90
 class LinearCrossEntropy(torch.autograd.Function):
     "The function behind `linear_cross_entropy`: forward makes the loss and both gradients, some rows at a time."
     @staticmethod
