@@ -15,7 +15,7 @@ from typing import get_args
 import torch
 import torch.nn.functional as F
 from torch import nn
-from .attention import Attention, RMSNorm, rope_tables
+from .attention import Attention, RMSNorm, rope_tables, window_mask
 from .tokens import UserError, write_file
 
 # %% ../nbs/03_model.ipynb #b5ff92d8
@@ -104,9 +104,10 @@ class Block(nn.Module):
     def forward(self,
         x, # (batch, time, n_embd)
         rope=None, # (cos, sin), each (time, head_dim), or None
+        mask=None, # (time, time) bool, as for `Attention`
     ):  # (batch, time, n_embd)
         "Gather, then think; add each to the stream."
-        x = x + self.attn(self.norm1(x), rope)
+        x = x + self.attn(self.norm1(x), rope, mask)
         return x + self.mlp(self.norm2(x))
 
 # %% ../nbs/03_model.ipynb #f3a9ced1
@@ -206,14 +207,15 @@ class GPT(nn.Module):
     def features(self,
         ids, # (batch, time) int64
     ):  # (batch, time, n_embd)
-        "The stream after the last norm, just before the head. Raises `UserError` for more tokens than there are learned positions."
+        "The stream after the last norm, just before the head. No position looks back further than `context_length`. Raises `UserError` for more tokens than there are learned positions."
         time, config = ids.shape[1], self.config
         x = self.embed(ids)
         if config.positions == 'learned':
             if time > config.context_length: raise UserError(f'{time} tokens are too many: this model learned {config.context_length} positions')
             x = x + self.positions.weight[:time]
         x, rope = self.drop(x), self.rope(time)
-        for block in self.blocks: x = block(x, rope)
+        mask = window_mask(time, config.context_length, ids.device) if time > config.context_length else None
+        for block in self.blocks: x = block(x, rope, mask)
         return self.norm(x)
 
     def forward(self,
@@ -297,7 +299,7 @@ def read_config(
 def from_run(
     path, # the folder of a run
     device='cpu', # where to put the model
-):  # a `GPT` in evaluation mode
+):  # a `GPT` in evaluation mode; its `run` is the folder
     "The model of a run folder. Raises `UserError` where the folder or the weights are missing, damaged or do not fit."
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -310,6 +312,7 @@ def from_run(
     if model.config.tie_embeddings: state['head.weight'] = state.get('embed.weight')
     try: model.load_state_dict(state)
     except (RuntimeError, AttributeError): raise UserError(f'{folder / "model.safetensors"}: its weights do not fit the shape in config.json') from None
+    model.run = folder
     return model.to(device).eval()
 
 GPT.from_run = staticmethod(from_run)
