@@ -80,15 +80,19 @@ class MLP(nn.Module):
         self.down = nn.Linear(config.n_hidden, config.n_embd, bias=config.bias)
         self.drop = nn.Dropout(config.dropout)
 
+    def bend(self,
+        up, # (…, n_hidden)
+        gate=None, # the same shape, for SwiGLU
+    ):  # (…, n_hidden)
+        "What happens between the way up and the way down."
+        if self.kind == 'swiglu': return F.silu(gate) * up
+        return F.gelu(up, approximate='tanh') if self.kind == 'gelu' else F.relu(up)
+
     def forward(self,
         x, # (batch, time, n_embd)
     ):  # (batch, time, n_embd)
         "Up, bend, down."
-        up = self.up(x)
-        if self.kind == 'swiglu': hidden = F.silu(self.gate(x)) * up
-        elif self.kind == 'gelu': hidden = F.gelu(up, approximate='tanh')
-        else: hidden = F.relu(up)
-        return self.drop(self.down(hidden))
+        return self.drop(self.down(self.bend(self.up(x), self.gate and self.gate(x))))
 
 # %% ../nbs/03_model.ipynb #914ec5d2
 class Block(nn.Module):
