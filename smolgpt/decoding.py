@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['weight_bytes', 'read_rate', 'normalise', 'fold', 'turn', 'to_int8', 'product', 'pack', 'Decoder']
 
-# %% ../nbs/06_decoding.ipynb #7e027c48
+# %% ../nbs/06_decoding.ipynb #8e297b53
 import time, warnings
 from types import SimpleNamespace
 import torch
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from .attention import KVCache, RMSNorm, window_mask
 from .tokens import UserError
 
-# %% ../nbs/06_decoding.ipynb #7e9ded02
+# %% ../nbs/06_decoding.ipynb #82868e8f
 def weight_bytes(
     model, # a `GPT`
 ):  # an int
@@ -33,7 +33,7 @@ def read_rate(
         took.append(time.perf_counter() - begin)
     return nbytes / sorted(took[3:])[10]
 
-# %% ../nbs/06_decoding.ipynb #1e89e490
+# %% ../nbs/06_decoding.ipynb #4977b08c
 def normalise(
     x, # (…, width)
     side, # √(width · ε), a tensor with no dimensions; None: as LayerNorm does
@@ -52,7 +52,7 @@ def fold(
     if shift is not None: bias = weight @ shift + (0 if bias is None else bias)
     return weight * norm.weight * (weight.shape[1] ** 0.5 if isinstance(norm, RMSNorm) else 1), bias
 
-# %% ../nbs/06_decoding.ipynb #39e9cda4
+# %% ../nbs/06_decoding.ipynb #8bc69562
 def turn(
     x, # queries or keys (batch, time, head, head_dim)
     cos, # (time, 1, head_dim)
@@ -61,7 +61,7 @@ def turn(
     "`apply_rope` in three operations."
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
 
-# %% ../nbs/06_decoding.ipynb #e238d424
+# %% ../nbs/06_decoding.ipynb #5d59464b
 def to_int8(
     weight, # (out, in), floating point
 ):  # whole numbers (out, in) int8, and a scale for each row (out,) bfloat16
@@ -82,7 +82,7 @@ def product(
     weight = weight.t().contiguous().t()
     return lambda x: F.linear(x, weight, bias)
 
-# %% ../nbs/06_decoding.ipynb #b60a4aac
+# %% ../nbs/06_decoding.ipynb #1e617d64
 def pack(
     block, # a `Block`
     make_product, # `product`, with its settings
@@ -98,7 +98,7 @@ def pack(
         up=make_product(*fold(block.norm2, *up)), down=make_product(mlp.down.weight, mlp.down.bias), bend=mlp.bend, gated=mlp.gate is not None,
         gain=torch.cat([g.expand(attn.n_head, -1) for g in gains]) if gains else None, cache=cache)
 
-# %% ../nbs/06_decoding.ipynb #3d6dbddd
+# %% ../nbs/06_decoding.ipynb #b5a913bb
 class Decoder:
     "A `GPT` made ready to be asked for one token after another. It holds copies of the weights: training the model further does not reach it."
     @torch.inference_mode()
@@ -176,7 +176,7 @@ class Decoder:
             self.visible[:, places] = places >= self.pads if start < size else True # overwritten padding is text
             mask = self.visible[:, None, None, :n]
             if new > 1: mask = mask & window_mask(new, new, self.device) | torch.eye(new, dtype=torch.bool, device=self.device) # padding sees itself, for a softmax over nothing is no number
-        return (self.one if new == 1 else self.forward)(ids, places, n, angles, position, mask)
+        return (self.one if new == 1 else self.forward)(ids.clone(), places, n, angles, position, mask) # the clone is of one kind (an inference tensor), so that nothing is compiled twice
 
     def read(self,
         prompts, # a list of lists of ids, as many as `batch`, each of 1 to `context_length`

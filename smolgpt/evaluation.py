@@ -236,8 +236,8 @@ def continuation_scores(
 ):  # a dict of `bleu`, `rouge1`, `rouge2`, `rougeL`, each 0 to 100
     "Let the model continue prompts from a text, and compare with how they really go on. Raises `UserError` where the text is too short."
     prompts, truth = cut_prompts(tokens, n_prompts, prompt_length, new_tokens, seed)
-    new = [generate(model, prompt, new_tokens, seed=seed + i, **options)[0, prompt_length:] for i, prompt in enumerate(prompts)]
-    return text_scores([enc.decode(ids.tolist()) for ids in new], [enc.decode(ids.tolist()) for ids in truth])
+    new = [row for i in range(0, n_prompts, 32) for row in generate(model, prompts[i:i + 32], new_tokens, seed=seed + i, **options)]
+    return text_scores([enc.decode(ids[prompt_length:].tolist()) for ids in new], [enc.decode(ids.tolist()) for ids in truth])
 
 # %% ../nbs/07_evaluation.ipynb #ce9d0d17
 def open_test(

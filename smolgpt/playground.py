@@ -6,7 +6,7 @@
 __all__ = ['LEVELS', 'PAGE', 'PROMPTS', 'show', 'level', 'legend_html', 'hint', 'text_html', 'Sample', 'as_json', 'as_markdown',
            'sliders', 'options', 'Column', 'Playground', 'find_runs', 'playground']
 
-# %% ../nbs/06_playground.ipynb #066bbe76
+# %% ../nbs/06_playground.ipynb #8b9acc5c
 import html, json, math, threading, time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +17,14 @@ from .model import GPT, newest_run
 from .sampling import Piece, Text, stream
 from .tokens import END, UserError, load_tokenizer
 
-# %% ../nbs/06_playground.ipynb #9370d420
+# %% ../nbs/06_playground.ipynb #387da73e
 def show(
     text, # a string
 ):  # the same with marks for what cannot be seen
     "Make blanks and line breaks visible; a token that is no text yet (part of a character) is three dots."
     return text.replace('\n', '⏎').replace('\t', '⇥').replace(' ', '␣') or '…'
 
-# %% ../nbs/06_playground.ipynb #6053dad3
+# %% ../nbs/06_playground.ipynb #c7dc006a
 LEVELS = [ # up to so many bits, background, text
     (1, '#eff3ff', 'black'), (3, '#bdd7e7', 'black'), (5, '#6baed6', 'black'), (8, '#3182bd', 'black'), (math.inf, '#08519c', 'white')]
 
@@ -36,10 +36,10 @@ def level(
 
 def legend_html():  # a string of HTML
     "What the colours say."
-    names = ['½ or more', '⅛', '1 in 32', '1 in 256', 'less']
+    names = ['½ or more', '⅛ or more', '1 in 32', '1 in 256', 'less']
     return 'probability of a token: ' + ' '.join(f'<span style="background:{back};color:{fore};padding:0 6px">{name}</span>' for (_, back, fore), name in zip(LEVELS, names))
 
-# %% ../nbs/06_playground.ipynb #845953bf
+# %% ../nbs/06_playground.ipynb #40ea302f
 def hint(
     piece, # a `Piece` with figures
     enc, # the `tiktoken.Encoding`
@@ -60,7 +60,7 @@ def text_html(
         return f'<span class="smolgpt-piece" style="background:{back};color:{fore}" title="{html.escape(hint(piece, enc))}">{html.escape(piece)}</span>'
     return f'<div style="white-space:pre-wrap;font-family:monospace;line-height:1.5"><b>{html.escape(prompt)}</b>{"".join(map(span, pieces))}</div>'
 
-# %% ../nbs/06_playground.ipynb #11b4637a
+# %% ../nbs/06_playground.ipynb #4e42ee2a
 @dataclass
 class Sample:
     "One text that was made, and how."
@@ -91,7 +91,7 @@ def as_markdown(
         return f'## Sample {i}\n\n{s.model}: {settings}\n\n{fence}\n{s.prompt}{s.text}\n{fence}\n'
     return '\n'.join(one(i, s) for i, s in enumerate(history, 1))
 
-# %% ../nbs/06_playground.ipynb #14bfc4d4
+# %% ../nbs/06_playground.ipynb #a8d1a709
 def sliders():  # a dict from name to ipywidgets slider
     "One slider for each setting of `stream`."
     common = dict(style=w.SliderStyle(description_width='9em'), layout=w.Layout(width='24em'), continuous_update=False)
@@ -113,7 +113,7 @@ def options(
     return dict(max_new_tokens=length, temperature=temperature, top_k=top_k or None, top_p=top_p, min_p=min_p or None,
                 repetition_penalty=None if penalty == 1 else penalty, seed=seed or None)
 
-# %% ../nbs/06_playground.ipynb #954b48cd
+# %% ../nbs/06_playground.ipynb #a128403d
 PAGE = 120 # tokens shown as buttons at a time
 
 class Column:
@@ -184,7 +184,7 @@ class Column:
     ):
         "Name the alternatives of a token."
         piece = self.sample.pieces[place]
-        self.asked.value = f'Token {place + 1} is <code>{html.escape(show(piece))}</code>, with a probability of {math.exp(piece.logprob):.1%}. Go on from here with'
+        self.asked.value = f'Token {place + 1} is <code>&thinsp;{html.escape(show(piece))}&thinsp;</code> with a probability of {math.exp(piece.logprob):.1%}. Go on from here with'
         buttons = [w.Button(description=f'{show(self.enc.decode([i]))} {p:.1%}', layout=self.small) for i, p in piece.top]
         for button, (i, _) in zip(buttons, piece.top):
             button.add_class('smolgpt-alternative')
@@ -192,7 +192,7 @@ class Column:
         old, self.others.children = self.others.children, buttons
         for button in old: button.close()
 
-# %% ../nbs/06_playground.ipynb #7afc45da
+# %% ../nbs/06_playground.ipynb #55bb5f4e
 PROMPTS = ['Return the', 'Parameters\n----------\nx : array_like\n    The', 'Raises\n------\nValueError\n    If', '>>> import numpy as np\n>>> np.', 'torch.nn.functional.', END] # for a model of docstrings
 
 class Playground(w.VBox):
@@ -209,7 +209,7 @@ class Playground(w.VBox):
         self.presets = w.Dropdown(options=[('choose …', None)] + [(show(p), p) for p in PROMPTS], description='prompts', layout=w.Layout(width='24em'))
         self.prompt = w.Textarea(PROMPTS[0] if prompt is None else prompt, rows=3, placeholder='what the model should go on from', layout=wide)
         self.generate, self.stop = w.Button(description='Generate', button_style='primary'), w.Button(description='Stop', disabled=True)
-        self.compare = w.ToggleButton(False, description='compare two settings')
+        self.compare = w.ToggleButton(False, description='compare two settings', layout=w.Layout(width='auto'))
         self.status = w.Label('Rest the mouse on a token for its alternatives; click it in the row below the text to branch. After a restart of the kernel, run this cell again.')
         self.columns = [Column(self.enc, self.branch) for _ in range(2)]
         self.columns[1].knobs['temperature'].value = 1.2
@@ -340,7 +340,7 @@ class Playground(w.VBox):
         display(self._repr_mimebundle_(), raw=True)
         self.static = display(HTML(self.static_html()), display_id=True)
 
-# %% ../nbs/06_playground.ipynb #fda0a07d
+# %% ../nbs/06_playground.ipynb #b23a2410
 def find_runs():  # a list of `Path`, the newest first
     "The runs here and one folder up, and the trained model that comes with the book."
     runs = sorted((f for root in ('runs', '../runs') for f in Path(root).glob('*/model.safetensors')), key=lambda f: f.stat().st_mtime, reverse=True)
