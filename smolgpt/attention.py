@@ -93,7 +93,7 @@ class Attention(nn.Module):
 
 # %% ../nbs/02_attention.ipynb #ecc8b213
 class KVCache:
-    "Keys and values of one layer, in storage that is made once. Once that is full, the newest overwrite the oldest."
+    "Keys and values of one layer, each (batch, n_head, size, head_dim), in storage that is made once. What `extend` hands out are views of it, good until the next call."
     def __init__(self,
         batch, # sequences
         n_head, # attention heads
@@ -102,7 +102,7 @@ class KVCache:
         dtype=torch.float32, # of keys and values
         device='cpu', # where they lie
     ):
-        self.keys, self.values = torch.zeros(2, batch, n_head, size, head_dim, dtype=dtype, device=device).unbind()
+        self.keys, self.values = (torch.zeros(batch, n_head, size, head_dim, dtype=dtype, device=device) for _ in range(2))
 
     def extend(self,
         k, # new keys (batch, head, new, head_dim), rotated already
@@ -110,7 +110,7 @@ class KVCache:
         places, # (new,) int64: where they go, position modulo size
         n, # how many places are in use afterwards
     ):  # keys and values (batch, head, n, head_dim), views of the storage
-        "Write, and hand out all that is visible."
+        "Write, and hand out all that is visible. For attention a ring that is full takes one position at a time: more would overwrite what the first of them still needs."
         self.keys.index_copy_(2, places, k)
         self.values.index_copy_(2, places, v)
         return self.keys[:, :, :n], self.values[:, :, :n]

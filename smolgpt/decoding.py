@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['weight_bytes', 'read_rate', 'normalise', 'fold', 'turn', 'to_int8', 'product', 'pack', 'Decoder']
 
-# %% ../nbs/06_decoding.ipynb #8e297b53
-import time, warnings
-from types import SimpleNamespace
+# %% ../nbs/06_decoding.ipynb #468424c3
+import functools, math, time, types, warnings
 import torch
 import torch.nn.functional as F
 from .attention import KVCache, RMSNorm, window_mask
+from .model import bend
 from .tokens import UserError
 
-# %% ../nbs/06_decoding.ipynb #82868e8f
+# %% ../nbs/06_decoding.ipynb #c62793f1
 def weight_bytes(
     model, # a `GPT`
 ):  # an int
@@ -22,10 +22,10 @@ def weight_bytes(
     return sum(p.nbytes for name, p in model.named_parameters() if name not in lookups)
 
 def read_rate(
-    nbytes, # how much to read at a time, since small things stay in the processor's caches
+    nbytes, # how many bytes to read at a time, at least 4, as float32: small things stay in the processor's caches
     device='cpu', # whose memory
 ):  # bytes a second, as a float
-    "How fast memory can be read: the median of twenty sums over so many bytes."
+    "An estimate of how fast memory can be read: the median of twenty sums over so many bytes."
     data, took = torch.ones(nbytes // 4, device=device), []
     for _ in range(23):
         begin = time.perf_counter()
@@ -33,7 +33,7 @@ def read_rate(
         took.append(time.perf_counter() - begin)
     return nbytes / sorted(took[3:])[10]
 
-# %% ../nbs/06_decoding.ipynb #4977b08c
+# %% ../nbs/06_decoding.ipynb #77bacbd5
 def normalise(
     x, # (…, width)
     side, # √(width · ε), a tensor with no dimensions; None: as LayerNorm does
@@ -52,7 +52,7 @@ def fold(
     if shift is not None: bias = weight @ shift + (0 if bias is None else bias)
     return weight * norm.weight * (weight.shape[1] ** 0.5 if isinstance(norm, RMSNorm) else 1), bias
 
-# %% ../nbs/06_decoding.ipynb #8bc69562
+# %% ../nbs/06_decoding.ipynb #f3d025fb
 def turn(
     x, # queries or keys (batch, time, head, head_dim)
     cos, # (time, 1, head_dim)
@@ -61,7 +61,7 @@ def turn(
     "`apply_rope` in three operations."
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
 
-# %% ../nbs/06_decoding.ipynb #5d59464b
+# %% ../nbs/06_decoding.ipynb #23542f67
 def to_int8(
     weight, # (out, in), floating point
 ):  # whole numbers (out, in) int8, and a scale for each row (out,) bfloat16
@@ -72,35 +72,39 @@ def to_int8(
 def product(
     weight, # (out, in)
     bias=None, # (out,)
-    quantize=None, # None, or 'int8'
+    quantize=None, # None, or 'int8', on a CPU
 ):  # a function from (rows, in) to (rows, out)
-    "x ↦ x Wᵀ + b, with the matrix stored column by column, or in eight bits."
+    "x ↦ x Wᵀ + b with copies of both, the matrix stored column by column, or in eight bits."
+    bias = None if bias is None else bias.clone()
     if quantize == 'int8':
-        whole, scale = to_int8(weight)
-        shift = 0 if bias is None else bias
-        return lambda x: torch._weight_int8pack_mm(x.bfloat16(), whole, scale).to(x.dtype) + shift
-    weight = weight.t().contiguous().t()
+        pad = -weight.shape[1] % 16 # the kernel reads sixteen numbers at a time
+        whole, scale = to_int8(F.pad(weight, (0, pad)))
+        def rounded(x):
+            y = torch._weight_int8pack_mm((F.pad(x, (0, pad)) if pad else x).bfloat16(), whole, scale).to(x.dtype)
+            return y if bias is None else y + bias
+        return rounded
+    weight = weight.t().clone(memory_format=torch.contiguous_format).t()
     return lambda x: F.linear(x, weight, bias)
 
-# %% ../nbs/06_decoding.ipynb #1e617d64
+# %% ../nbs/06_decoding.ipynb #04cde85e
 def pack(
     block, # a `Block`
     make_product, # `product`, with its settings
     cache, # the layer's `KVCache`
-):  # a namespace: products `qkv`, `proj`, `up`, `down`, the gains of QK-norm, `bend` and the cache
+):  # a namespace: products `qkv`, `proj`, `up` (gate first) and `down`; `gain` of QK-norm (2 n_head, head_dim) or None; `bend`, `gated`, `cache`
     "A block, repacked for `Decoder`."
     attn, mlp = block.attn, block.mlp
     ups = [mlp.up] if mlp.gate is None else [mlp.gate, mlp.up]
     up = torch.cat([layer.weight for layer in ups]), None if mlp.up.bias is None else torch.cat([layer.bias for layer in ups])
     gains = [norm.weight * attn.proj.weight.shape[0] ** 0.5 / attn.n_head ** 0.5 for norm in (attn.q_norm, attn.k_norm) if isinstance(norm, RMSNorm)]
-    return SimpleNamespace(
+    return types.SimpleNamespace(
         qkv=make_product(*fold(block.norm1, attn.qkv.weight, attn.qkv.bias)), proj=make_product(attn.proj.weight, attn.proj.bias),
-        up=make_product(*fold(block.norm2, *up)), down=make_product(mlp.down.weight, mlp.down.bias), bend=mlp.bend, gated=mlp.gate is not None,
+        up=make_product(*fold(block.norm2, *up)), down=make_product(mlp.down.weight, mlp.down.bias), bend=functools.partial(bend, mlp.kind), gated=mlp.gate is not None,
         gain=torch.cat([g.expand(attn.n_head, -1) for g in gains]) if gains else None, cache=cache)
 
-# %% ../nbs/06_decoding.ipynb #b5a913bb
+# %% ../nbs/06_decoding.ipynb #cabf2bb5
 class Decoder:
-    "A `GPT` made ready to be asked for one token after another. It holds copies of the weights: training the model further does not reach it."
+    "A `GPT` made ready to be asked for one token after another. It holds copies of the weights: training the model further does not reach it. Raises `UserError` for an unknown `quantize`, or int8 off the CPU."
     @torch.inference_mode()
     def __init__(self,
         model, # a `GPT`; evaluation mode is implied
@@ -111,29 +115,33 @@ class Decoder:
         if quantize not in (None, 'int8'): raise UserError(f'quantize {quantize!r}: give int8, or leave it out')
         c, weight = model.config, model.head.weight
         if quantize and weight.device.type != 'cpu': raise UserError('quantize int8 is for a CPU; use --device cpu, or leave it out')
-        self.config, self.batch, self.device = c, batch, weight.device
+        self.config, self.batch, self.device, self.dtype, self.time = c, batch, weight.device, weight.dtype, None
         self.embed, self.positions = model.embed.weight.clone(), model.positions.weight.clone() if c.positions == 'learned' else None
         def make_product(weight, bias=None): return product(weight, bias, quantize)
-        def make_cache(): return KVCache(batch, c.n_head, c.context_length, c.n_embd // c.n_head, weight.dtype, self.device)
+        def make_cache(): return KVCache(batch, c.n_head, c.context_length, c.n_embd // c.n_head, self.dtype, self.device)
         self.layers = [pack(block, make_product, make_cache()) for block in model.blocks]
-        self.head = make_product(*fold(model.norm, weight))
-        side = lambda width: torch.tensor((width * 1e-6) ** 0.5, dtype=weight.dtype, device=self.device)
+        head, shift = fold(model.norm, weight)
+        if quantize: self.head = make_product(head, shift)
+        else:
+            head, logits = head.t().contiguous(), torch.empty(batch, c.vocab_size, dtype=self.dtype, device=self.device)
+            self.head = lambda x: torch.mm(x, head, out=logits) if shift is None else torch.addmm(shift, x, head, out=logits)
+        side = lambda width: torch.tensor((width * model.norm.eps) ** 0.5, dtype=self.dtype, device=self.device)
         self.side, self.head_side = side(c.n_embd) if c.norm == 'rms' else None, side(c.n_embd // c.n_head)
-        self.places, self.cos = torch.arange(c.context_length, device=self.device), None
+        self.slots, self.cos = torch.arange(c.context_length, device=self.device), None
         self.one = self.forward
         if compile: self.rehearse()
 
     def forward(self,
         ids, # (batch, new) int64
-        places, # (new,) int64: where they go in the caches
-        n, # places in use afterwards
+        slots, # (new,) int64: where they go in the caches
+        n, # slots in use afterwards
         angles=None, # (cos, sin) as for `turn`, or None
         position=None, # learned positions (new, n_embd) or (batch, new, n_embd), or None
         mask=None, # (batch, 1, new, n) bool: what each may see; None: all before it
-    ):  # logits after the last of the new tokens (batch, vocab_size)
-        "One pass over new tokens, through every layer and its cache."
+    ):  # the stream after the last of the new tokens, normalised (batch, n_embd)
+        "One pass over new tokens, through every layer and its cache; more than one only into empty caches."
         c, (batch, new) = self.config, ids.shape
-        x = self.embed[ids]
+        x = F.embedding(ids, self.embed)
         if position is not None: x = x + position
         x = x.flatten(0, 1)
         for layer in self.layers:
@@ -142,63 +150,72 @@ class Decoder:
             if layer.gain is not None: qk = normalise(qk, self.head_side) * layer.gain
             if angles is not None: qk = turn(qk, *angles)
             q, k = qk.transpose(1, 2).split(c.n_head, 1)
-            keys, values = layer.cache.extend(k, v.transpose(1, 2), places, n)
+            keys, values = layer.cache.extend(k, v.transpose(1, 2), slots, n)
             y = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask, is_causal=mask is None and new > 1)
             x = x + layer.proj(y.transpose(1, 2).reshape(batch * new, -1))
             hidden = layer.up(normalise(x, self.side))
             x = x + layer.down(layer.bend(*hidden.chunk(2, -1)[::-1]) if layer.gated else layer.bend(hidden))
-        return self.head(normalise(x.view(batch, new, -1)[:, -1], self.side))
+        return normalise(x.view(batch, new, -1)[:, -1], self.side)
 
     def angles(self,
-        start, # the first place
+        start, # the first column, which may lie past the context's end
         new, # how many
     ):  # (cos, sin), each (new, 1, head_dim), as for `turn`
         "Rotary angles from a table that doubles whenever the text outgrows it."
         if self.cos is None or start + new > len(self.cos):
             c, dim = self.config, self.config.n_embd // self.config.n_head
-            places = torch.arange(max(2 * (start + new), c.context_length), dtype=torch.float64, device=self.device)
-            angle = torch.outer(places, c.rope_theta ** (-torch.arange(0, dim, 2, dtype=torch.float64, device=self.device) / dim))
-            cos, sin = (t.to(self.embed.dtype) for t in (angle.cos(), angle.sin()))
+            columns = torch.arange(max(2 * (start + new), c.context_length), dtype=torch.float64)
+            angle = torch.outer(columns, c.rope_theta ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim))
+            cos, sin = (t.to(self.device, self.dtype) for t in (angle.cos(), angle.sin()))
             self.cos, self.sin = torch.cat([cos, cos], -1)[:, None], torch.cat([-sin, sin], -1)[:, None]
         return self.cos[start:start + new], self.sin[start:start + new]
 
     @torch.inference_mode()
     def advance(self,
         ids, # (batch, new) int64
-        start, # the place of the first of them
-    ):  # logits (batch, vocab_size)
-        "Work out places, angles, positions and mask, and make the pass."
+        start, # the column of the first of them: how many came before
+    ):  # logits (batch, vocab_size), written over by the next call
+        "Work out slots, angles, positions and mask, and make the pass."
         new, size, angles, position, mask = ids.shape[1], self.config.context_length, None, None, None
-        n, places = min(start + new, size), self.places[start % size:start % size + new]
+        n, slots = min(start + new, size), self.slots[start % size:start % size + new]
         if self.positions is None: angles = self.angles(start, new)
-        else: position = self.positions[places if self.pads is None else (places - self.pads).clamp_min(0)]
+        else: position = self.positions[slots if self.pads is None else (slots - self.pads).clamp_min(0)]
         if self.pads is not None:
-            self.visible[:, places] = places >= self.pads if start < size else True # overwritten padding is text
+            self.visible[:, slots] = slots >= self.pads if start < size else True # overwritten padding is text
             mask = self.visible[:, None, None, :n]
             if new > 1: mask = mask & window_mask(new, new, self.device) | torch.eye(new, dtype=torch.bool, device=self.device) # padding sees itself, for a softmax over nothing is no number
-        return (self.one if new == 1 else self.forward)(ids.clone(), places, n, angles, position, mask) # the clone is of one kind (an inference tensor), so that nothing is compiled twice
+        run = self.one if new == 1 and start else self.forward
+        with torch.autocast(self.device.type, enabled=False): # the caches have one type
+            return self.head(run(ids.clone(), slots, n, angles, position, mask)) # a clone, so that all ids are inference tensors, and nothing is compiled twice
 
     def read(self,
         prompts, # a list of lists of ids, as many as `batch`, each of 1 to `context_length`
-    ):  # logits (batch, vocab_size)
+    ):  # logits (batch, vocab_size), written over by the next call
         "Forget all, read the prompts, and say what follows each. Raises `UserError` for prompts that do not fit."
         lengths, size = [len(p) for p in prompts], self.config.context_length
         if len(prompts) != self.batch: raise UserError(f'{len(prompts)} prompts for a decoder of batch {self.batch}: make one of that size')
         if not 1 <= min(lengths) <= max(lengths) <= size: raise UserError(f'prompts of {min(lengths)} to {max(lengths)} tokens: each must have from 1 to {size}')
         self.time = max(lengths)
-        self.text = torch.tensor([[0] * (self.time - len(p)) + list(p) for p in prompts], device=self.device)
+        padded = torch.tensor([[0] * (self.time - len(p)) + list(p) for p in prompts], device=self.device)
         self.pads = torch.tensor([[self.time - n] for n in lengths], device=self.device) if min(lengths) < self.time else None
         self.visible = torch.zeros(self.batch, size, dtype=torch.bool, device=self.device)
-        return self.advance(self.text, 0)
+        if self.positions is not None: # only learned positions ever read again
+            self.text = torch.zeros(self.batch, size, dtype=torch.int64, device=self.device)
+            self.text[:, :self.time] = padded
+        return self.advance(padded, 0)
 
     def step(self,
         ids, # (batch,) int64: the next token of each sequence
-    ):  # logits (batch, vocab_size)
-        "Read one more token of each sequence, and say what follows."
-        ids = ids.view(-1, 1)
-        if self.positions is not None: # only learned positions ever read again
-            self.text = torch.cat([self.text, ids], 1)[:, -self.config.context_length:]
-            if self.time >= self.config.context_length:
+    ):  # logits (batch, vocab_size), written over by the next call
+        "Read one more token of each sequence, and say what follows. Raises `UserError` before the first `read`, and for another number of ids."
+        if self.time is None: raise UserError('nothing to go on from: read prompts before the first step')
+        if ids.numel() != self.batch: raise UserError(f'{ids.numel()} tokens for {self.batch} sequences: give one for each')
+        ids = ids.to(self.device).view(-1, 1)
+        full = self.time >= self.config.context_length
+        if self.positions is not None:
+            if full: self.text = self.text.roll(-1, 1)
+            self.text[:, -1 if full else self.time] = ids[:, 0]
+            if full:
                 if self.pads is not None: self.pads = (self.pads - 1).clamp_min(0)
                 return self.advance(self.text, 0)
         self.time += 1
@@ -206,11 +223,15 @@ class Decoder:
 
     def rehearse(self):
         "Compile a step and try it; keep the plain one where that fails."
-        self.one = torch.compile(self.forward, dynamic=True)
+        forward = Decoder.forward
         try:
-            self.read([[0, 0]] * self.batch)
-            for _ in range(2): self.step(torch.zeros(self.batch, dtype=torch.int64, device=self.device))
+            # torch counts the versions of a piece of code and stops at eight; a copy of the code has a count of its own
+            own = types.FunctionType(forward.__code__.replace(), forward.__globals__, 'forward', forward.__defaults__)
+            self.one = torch.compile(types.MethodType(own, self), dynamic=True)
+            self.read([[0]] * self.batch)
+            for _ in range(3): self.step(torch.zeros(self.batch, dtype=torch.int64, device=self.device))
         except torch.OutOfMemoryError: raise
         except Exception as e: # each backend fails in its own way
             warnings.warn(f'torch.compile does not work here ({type(e).__name__}); sampling goes on without it', stacklevel=2)
             self.one = self.forward
+        self.time = None

@@ -6,25 +6,25 @@
 __all__ = ['LEVELS', 'PAGE', 'PROMPTS', 'show', 'level', 'legend_html', 'hint', 'text_html', 'Sample', 'as_json', 'as_markdown',
            'sliders', 'options', 'Column', 'Playground', 'find_runs', 'playground']
 
-# %% ../nbs/06_playground.ipynb #8b9acc5c
-import html, json, math, threading, time
+# %% ../nbs/06_playground.ipynb #7db4c001
+import html, json, math, random, threading, time
 from dataclasses import dataclass
 from pathlib import Path
 import ipywidgets as w
 from IPython.display import HTML, display
 from .decoding import Decoder
-from .model import GPT, newest_run
+from .model import GPT
 from .sampling import Piece, Text, stream
 from .tokens import END, UserError, load_tokenizer
 
-# %% ../nbs/06_playground.ipynb #387da73e
+# %% ../nbs/06_playground.ipynb #8ce34fcf
 def show(
     text, # a string
 ):  # the same with marks for what cannot be seen
     "Make blanks and line breaks visible; a token that is no text yet (part of a character) is three dots."
     return text.replace('\n', '⏎').replace('\t', '⇥').replace(' ', '␣') or '…'
 
-# %% ../nbs/06_playground.ipynb #c7dc006a
+# %% ../nbs/06_playground.ipynb #6bfa93cb
 LEVELS = [ # up to so many bits, background, text
     (1, '#eff3ff', 'black'), (3, '#bdd7e7', 'black'), (5, '#6baed6', 'black'), (8, '#3182bd', 'black'), (math.inf, '#08519c', 'white')]
 
@@ -39,7 +39,7 @@ def legend_html():  # a string of HTML
     names = ['½ or more', '⅛ or more', '1 in 32', '1 in 256', 'less']
     return 'probability of a token: ' + ' '.join(f'<span style="background:{back};color:{fore};padding:0 6px">{name}</span>' for (_, back, fore), name in zip(LEVELS, names))
 
-# %% ../nbs/06_playground.ipynb #40ea302f
+# %% ../nbs/06_playground.ipynb #1f566a26
 def hint(
     piece, # a `Piece` with figures
     enc, # the `tiktoken.Encoding`
@@ -55,20 +55,24 @@ def text_html(
 ):  # a string of HTML
     "Prompt and continuation with their line breaks, each token on the colour of its surprise; markup in them is shown, not obeyed."
     def span(piece):
-        if piece.logprob is None: return f'<span class="smolgpt-piece">{html.escape(piece)}</span>'
-        _, back, fore = LEVELS[level(piece.logprob)]
-        return f'<span class="smolgpt-piece" style="background:{back};color:{fore}" title="{html.escape(hint(piece, enc))}">{html.escape(piece)}</span>'
-    return f'<div style="white-space:pre-wrap;font-family:monospace;line-height:1.5"><b>{html.escape(prompt)}</b>{"".join(map(span, pieces))}</div>'
+        if not hasattr(piece, 'html'): # made once, for a text is shown many times while it grows
+            back, fore = LEVELS[level(piece.logprob)][1:] if piece.logprob is not None else ('none', 'inherit')
+            title = f' title="{html.escape(hint(piece, enc))}"' if piece.logprob is not None else ''
+            piece.html = f'<span class="smolgpt-piece" style="background:{back};color:{fore}"{title}>{html.escape(piece)}</span>'
+        return piece.html
+    return f'<pre style="white-space:pre-wrap;line-height:1.5"><b>{html.escape(prompt)}</b>{"".join(map(span, pieces))}</pre>'
 
-# %% ../nbs/06_playground.ipynb #4e42ee2a
+# %% ../nbs/06_playground.ipynb #e5e13268
 @dataclass
 class Sample:
     "One text that was made, and how."
     prompt: str # what the model was given
     settings: dict # of the sliders, by name
-    pieces: list # of `Piece`
+    pieces: list # of `Piece`, with figures; one at the end may have none
     model: str = '' # where the model came from
+    enc: object = None # its `tiktoken.Encoding`
     seconds: float = 0. # how long it took
+    ended: bool = False # by itself, with `<|endoftext|>`
 
     @property
     def text(self): return ''.join(self.pieces)
@@ -76,8 +80,8 @@ class Sample:
 def as_json(
     history, # a list of `Sample`
 ):  # a string
-    "Samples with all their figures."
-    one = lambda s: dict(prompt=s.prompt, text=s.text, settings=s.settings, model=s.model, seconds=round(s.seconds, 3),
+    "Samples with all their figures: a list of objects with prompt, text, settings, model, seconds, ended, and tokens (id, text, logprob in nats, top: pairs of id and probability)."
+    one = lambda s: dict(prompt=s.prompt, text=s.text, settings=s.settings, model=s.model, seconds=round(s.seconds, 3), ended=s.ended,
                          tokens=[dict(id=p.id, text=str(p), logprob=p.logprob, top=p.top) for p in s.pieces if p.id is not None])
     return json.dumps([one(s) for s in history], ensure_ascii=False, indent=1)
 
@@ -91,7 +95,7 @@ def as_markdown(
         return f'## Sample {i}\n\n{s.model}: {settings}\n\n{fence}\n{s.prompt}{s.text}\n{fence}\n'
     return '\n'.join(one(i, s) for i, s in enumerate(history, 1))
 
-# %% ../nbs/06_playground.ipynb #a8d1a709
+# %% ../nbs/06_playground.ipynb #3430a431
 def sliders():  # a dict from name to ipywidgets slider
     "One slider for each setting of `stream`."
     common = dict(style=w.SliderStyle(description_width='9em'), layout=w.Layout(width='24em'), continuous_update=False)
@@ -113,16 +117,15 @@ def options(
     return dict(max_new_tokens=length, temperature=temperature, top_k=top_k or None, top_p=top_p, min_p=min_p or None,
                 repetition_penalty=None if penalty == 1 else penalty, seed=seed or None)
 
-# %% ../nbs/06_playground.ipynb #a128403d
+# %% ../nbs/06_playground.ipynb #85c05225
 PAGE = 120 # tokens shown as buttons at a time
 
 class Column:
     "One sample with its settings: sliders, text, tokens to click, alternatives."
     def __init__(self,
-        enc, # the `tiktoken.Encoding`
         branch, # a function of this column, a place and a token id, called when an alternative is clicked
     ):
-        self.enc, self.branch, self.knobs, self.sample, self.page = enc, branch, sliders(), None, 0
+        self.branch, self.knobs, self.sample, self.page = branch, sliders(), None, 0
         self.text, self.plain, self.asked = w.HTML(), w.Textarea(disabled=True, rows=6, layout=w.Layout(width='98%')), w.HTML()
         self.text.add_class('smolgpt-text')
         flow = w.Layout(flex_flow='row wrap', align_items='center')
@@ -139,11 +142,16 @@ class Column:
         "What the sliders say."
         return {name: knob.value for name, knob in self.knobs.items()}
 
+    def clear(self):
+        "Put the old text's buttons away."
+        old, self.tokens.children, self.others.children, self.asked.value = self.others.children, [], [], ''
+        for button in old: button.close()
+
     def refresh(self,
         sample, # the `Sample` so far
     ):
         "Show a text while it grows."
-        self.text.value = text_html(sample.prompt, sample.pieces, self.enc)
+        self.text.value = text_html(sample.prompt, sample.pieces, sample.enc)
 
     def finish(self,
         sample, # the `Sample`
@@ -169,40 +177,42 @@ class Column:
         page, # which one, from 0
     ):
         "Show a page of tokens."
+        self.clear()
         known = [p for p in self.sample.pieces if p.logprob is not None]
         self.page, children = page, []
         for i, piece in enumerate(known[page * PAGE:(page + 1) * PAGE]):
             button = self.button(i)
-            button.description, button.tooltip, button.style = show(piece), hint(piece, self.enc), self.styles[level(piece.logprob)]
+            button.description, button.tooltip, button.style = show(piece), hint(piece, self.sample.enc), self.styles[level(piece.logprob)]
             children += [button, self.break_line] if '\n' in piece else [button]
         if page: children.insert(0, self.earlier)
         if len(known) > (page + 1) * PAGE: children.append(self.later)
-        self.tokens.children, self.others.children, self.asked.value = children, [], ''
+        self.tokens.children = children
 
     def look(self,
         place, # which token of the sample, from 0
     ):
         "Name the alternatives of a token."
         piece = self.sample.pieces[place]
+        for button in self.others.children: button.close()
         self.asked.value = f'Token {place + 1} is <code>&thinsp;{html.escape(show(piece))}&thinsp;</code> with a probability of {math.exp(piece.logprob):.1%}. Go on from here with'
-        buttons = [w.Button(description=f'{show(self.enc.decode([i]))} {p:.1%}', layout=self.small) for i, p in piece.top]
+        buttons = [w.Button(description=f'{show(self.sample.enc.decode([i]))} {p:.1%}', layout=self.small) for i, p in piece.top]
         for button, (i, _) in zip(buttons, piece.top):
             button.add_class('smolgpt-alternative')
             button.on_click(lambda _, i=i: self.branch(self, place, i))
-        old, self.others.children = self.others.children, buttons
-        for button in old: button.close()
+        self.others.children = buttons
 
-# %% ../nbs/06_playground.ipynb #55bb5f4e
+# %% ../nbs/06_playground.ipynb #742903cc
 PROMPTS = ['Return the', 'Parameters\n----------\nx : array_like\n    The', 'Raises\n------\nValueError\n    If', '>>> import numpy as np\n>>> np.', 'torch.nn.functional.', END] # for a model of docstrings
 
 class Playground(w.VBox):
     "A panel to sample from a model. Its parts are attributes: `prompt`, `generate`, `stop`, `status`, `columns`, `compare`, `history` and more."
     def __init__(self,
         choices, # a dict from a model's name to a function that returns a `GPT` and its `tiktoken.Encoding`
-        prompt=None, # what the box holds at first
+        prompt=None, # what the box holds at first; None: the first of `PROMPTS`
     ):
-        self.choices, self.samples, self.stopped, self.busy, self.thread, self.static = choices, [], threading.Event(), threading.Lock(), None, None
-        self.model, self.enc = next(iter(choices.values()))()
+        self.choices, self.samples, self.stopped, self.busy, self.thread, self.static, self.clicked = choices, [], threading.Event(), threading.Lock(), None, None, 0.
+        self.name, make = next(iter(choices.items()))
+        self.model, self.enc = make()
         self.decoder = Decoder(self.model)
         wide = w.Layout(width='98%')
         self.choice = w.Dropdown(options=list(choices), description='model', layout=w.Layout(width='24em'))
@@ -211,7 +221,7 @@ class Playground(w.VBox):
         self.generate, self.stop = w.Button(description='Generate', button_style='primary'), w.Button(description='Stop', disabled=True)
         self.compare = w.ToggleButton(False, description='compare two settings', layout=w.Layout(width='auto'))
         self.status = w.Label('Rest the mouse on a token for its alternatives; click it in the row below the text to branch. After a restart of the kernel, run this cell again.')
-        self.columns = [Column(self.enc, self.branch) for _ in range(2)]
+        self.columns = [Column(self.branch) for _ in range(2)]
         self.columns[1].knobs['temperature'].value = 1.2
         self.both = w.HBox([self.columns[0].box], layout=w.Layout(flex_flow='row wrap'))
         self.history = w.Dropdown(options=[('nothing yet', None)], description='history', layout=w.Layout(width='32em'))
@@ -220,24 +230,35 @@ class Playground(w.VBox):
         super().__init__([w.HBox([self.choice, self.presets], layout=w.Layout(flex_flow='row wrap')), self.prompt, w.HBox([self.generate, self.stop, self.compare]), self.status,
                           w.HTML(legend_html()), self.both, w.HBox([self.history, self.save_json, self.save_markdown], layout=w.Layout(flex_flow='row wrap'))])
         self.add_class('smolgpt-panel')
-        self.generate.on_click(lambda _: self.start([(c, self.prompt.value, None) for c in self.shown()]))
+        self.generate.on_click(self.begin)
         self.stop.on_click(lambda _: self.stopped.set())
         self.save_json.on_click(lambda _: self.save('json', as_json))
         self.save_markdown.on_click(lambda _: self.save('md', as_markdown))
         self.compare.observe(lambda _: setattr(self.both, 'children', [c.box for c in self.shown()]), 'value')
-        self.presets.observe(lambda change: change.new is not None and setattr(self.prompt, 'value', change.new), 'value')
-        self.history.observe(lambda change: change.new is not None and self.recall(self.samples[change.new]), 'value')
+        self.presets.observe(self.preset, 'value')
+        self.history.observe(lambda change: change.new is not None and self.recall(change.new), 'value')
         self.choice.observe(lambda change: self.load(change.new), 'value')
 
     def shown(self):  # a list of one or two `Column`s
         "The columns that are in use."
         return self.columns[:1 + self.compare.value]
 
+    def preset(self, change):
+        "Put a prompt into the box, and be ready to do it again."
+        if change.new is not None: self.prompt.value, self.presets.value = change.new, None
+
+    def begin(self, _):
+        "What Generate does: a new text in every column, with one seed for both where nobody gives one."
+        seed = random.randrange(1, 10 ** 6)
+        jobs = [(c, self.prompt.value, {**c.settings(), 'seed': c.knobs['seed'].value or seed}, []) for c in self.shown()]
+        self.start(jobs)
+
     def start(self,
-        jobs, # a list of (column, prompt, ids): ids None to begin with the prompt, else what to keep of the column's text
+        jobs, # a list of arguments for `write`
     ):
-        "Set a thread to work, unless one is at work already."
-        if not self.busy.acquire(blocking=False): return
+        "Set a thread to work, unless one is at work already, or the click is the second of two."
+        last, self.clicked = self.clicked, time.monotonic()
+        if self.clicked - last < 1 / 3 or not self.busy.acquire(blocking=False): return
         self.stopped.clear()
         self.generate.disabled, self.stop.disabled, self.status.value = True, False, 'working …'
         self.thread = threading.Thread(target=self.work, args=(jobs,), daemon=True)
@@ -257,32 +278,36 @@ class Playground(w.VBox):
     def write(self,
         column, # the `Column` to write in
         prompt, # a string
-        kept=None, # pieces of the text to go on from
+        settings, # a dict, as `Column.settings` gives
+        kept, # pieces of a text to go on from, or none
     ):
-        "Make one text, and show it meanwhile. Raises `UserError` for what `stream` refuses."
-        sample, text, shown, began = Sample(prompt, column.settings(), list(kept or []), self.choice.value or ''), Text(self.enc), 0., time.perf_counter()
-        for piece in sample.pieces: text.add(piece.id)
-        ids = self.enc.encode(prompt, allowed_special={END}) + [piece.id for piece in sample.pieces]
-        if kept: ids = ids[-self.model.config.context_length:]
-        for piece in stream(self.decoder, self.enc, ids, **options(**sample.settings), top=5):
-            if piece.id is None: continue # `Text` of our own says it
+        "Make one text, and show it meanwhile. Raises `UserError` for what `stream` refuses, and leaves the old text then."
+        sample, text, shown, began = Sample(prompt, settings, list(kept), self.name, self.enc), Text(self.enc), 0., time.perf_counter()
+        ids = self.enc.encode(prompt, allowed_special={END}) + [piece.id for piece in kept]
+        new_pieces = stream(self.decoder, self.enc, ids[-self.model.config.context_length:] if kept else ids, **options(**settings), top=5)
+        column.clear()
+        for piece in kept: text.add(piece.id)
+        for piece in new_pieces:
+            if piece.id in (None, self.enc.eot_token): continue # the rest of half a character, which `text` has too
             new = Piece(text.add(piece.id))
             new.id, new.logprob, new.top = piece.id, piece.logprob, piece.top
             sample.pieces.append(new)
             now = time.perf_counter()
             if now - shown > 0.05: shown = now; column.refresh(sample); self.status.value = self.count(sample, kept, now - began, 'so far')
             if self.stopped.is_set(): break
+        else: sample.ended = len(sample.pieces) < settings['length'] + len(kept)
         if rest := text.close(): sample.pieces.append(Piece(rest))
         sample.seconds = time.perf_counter() - began
         column.finish(sample)
         self.samples.append(sample)
-        self.history.options = [(f'{i + 1}: {show(s.prompt)[:30]} … T {s.settings["temperature"]:.2f}, {len(s.pieces)} tokens', i) for i, s in enumerate(self.samples)][::-1]
+        self.history.options = [('choose …', None)] + [(f'{i}: {show(s.prompt)[:30]} … T {s.settings["temperature"]:.2f}, {len(s.pieces)} tokens, {s.model}', s) for i, s in enumerate(self.samples, 1)][::-1]
         if self.static: self.static.update(HTML(self.static_html()))
-        self.status.value = self.count(sample, kept, sample.seconds, '', 'stopped after ' if self.stopped.is_set() else '')
+        end = f', seed {settings["seed"]}' + (', ended by itself' if sample.ended else '')
+        self.status.value = self.count(sample, kept, sample.seconds, '', 'stopped after ' if self.stopped.is_set() else '') + end
 
     def count(self, sample, kept, seconds, after='', before=''):
         "How many tokens, how fast."
-        n = sum(p.id is not None for p in sample.pieces) - len(kept or [])
+        n = sum(p.id is not None for p in sample.pieces) - len(kept)
         return f'{before}{n} tokens {after}'.strip() + f', {n / seconds:,.0f} a second'
 
     def branch(self,
@@ -290,41 +315,48 @@ class Playground(w.VBox):
         place, # which of its tokens to replace
         i, # the id of the token to put there
     ):
-        "Go on from another token."
+        "Go on from another token, if the text is by the model that is chosen."
         sample, text = column.sample, Text(self.enc)
+        if sample.enc is not self.enc: self.status.value = f'this text is by {sample.model}: choose that model to go on with it'; return
         kept = sample.pieces[:place]
         for piece in kept: text.add(piece.id)
         new = Piece(text.add(i))
         new.id, new.top = i, sample.pieces[place].top
         new.logprob = math.log(max(dict(new.top)[i], 1e-30))
-        self.start([(column, sample.prompt, [*kept, new])])
+        self.start([(column, sample.prompt, {**sample.settings, **column.settings(), 'seed': column.knobs['seed'].value or sample.settings['seed']}, [*kept, new])])
 
     def recall(self,
         sample, # a `Sample`
     ):
-        "Show a text of the history again, with its settings."
-        if self.busy.locked(): return
-        for name, value in sample.settings.items(): self.columns[0].knobs[name].value = value
-        self.prompt.value = sample.prompt
-        self.columns[0].finish(sample)
+        "Show a text of the history again in the first column, with its prompt and settings. While a text is made nothing happens."
+        if not self.busy.locked():
+            for name, value in sample.settings.items():
+                knob = self.columns[0].knobs[name]
+                knob.max = max(knob.max, value) # a seed that was drawn may be larger than the slider's end
+                knob.value = value
+            self.prompt.value = sample.prompt
+            self.columns[0].finish(sample)
+        self.history.value = None # so that it can be chosen again
 
     def load(self,
         name, # one of the choices
     ):
-        "Take another model, or say why not."
-        if not self.busy.acquire(blocking=False): self.status.value = 'stop the text first, then choose a model'; return
+        "Take another model, or say why not and stay with the one before."
+        if name == self.name: return
+        if not self.busy.acquire(blocking=False): self.status.value, self.choice.value = 'stop the text first, then choose a model', self.name; return
         try:
-            self.model, self.enc = self.choices[name]()
-            self.decoder = Decoder(self.model)
-            for column in self.columns: column.enc = self.enc
-            self.status.value = f'{name}: {self.model.num_params():,} parameters, a context of {self.model.config.context_length} tokens'
-        except UserError as e: self.status.value = f'{e}; the model before stays'
+            model, enc = self.choices[name]()
+            self.model, self.enc, self.decoder, self.name = model, enc, Decoder(model), name
+            self.status.value = f'{name}: {model.num_params():,} parameters, a context of {model.config.context_length} tokens'
+        except Exception as e:
+            self.status.value = f'{e if isinstance(e, UserError) else f"{type(e).__name__}: {e}"}; {self.name} stays'
+            self.choice.value = self.name
         finally: self.busy.release()
 
     def save(self, ending, write):
         "Write the history to a new file in the working directory."
         if not self.samples: self.status.value = 'nothing to save yet: generate a text first'; return
-        path = Path(f'samples-{time.strftime("%Y%m%d-%H%M%S")}.{ending}')
+        path = Path(f'samples-{time.strftime("%Y%m%d-%H%M%S")}-{len(self.samples)}.{ending}')
         try: path.write_text(write(self.samples), encoding='utf-8')
         except OSError as e: self.status.value = f'{path}: could not be written ({e.strerror}); the history is still here'
         else: self.status.value = f'{len(self.samples)} samples saved in {path}'
@@ -333,14 +365,14 @@ class Playground(w.VBox):
         "The last result, for pages on which the panel is not alive."
         style = '<style>.jp-OutputArea:has(.smolgpt-panel) .smolgpt-static{display:none}</style>'
         done = [c.sample for c in self.shown() if c.sample]
-        texts = '<hr>'.join(f'<p>{html.escape(", ".join(f"{name} {value}" for name, value in s.settings.items()))}</p>' + text_html(s.prompt, s.pieces, self.enc) for s in done)
+        texts = '<hr>'.join(f'<p>{html.escape(", ".join(f"{name} {value}" for name, value in s.settings.items()))}</p>' + text_html(s.prompt, s.pieces, s.enc) for s in done)
         return f'{style}<div class="smolgpt-static"><p>{legend_html()}</p>{texts or "Run this cell to get the playground."}</div>'
 
     def _ipython_display_(self):
         display(self._repr_mimebundle_(), raw=True)
         self.static = display(HTML(self.static_html()), display_id=True)
 
-# %% ../nbs/06_playground.ipynb #b23a2410
+# %% ../nbs/06_playground.ipynb #8a04428a
 def find_runs():  # a list of `Path`, the newest first
     "The runs here and one folder up, and the trained model that comes with the book."
     runs = sorted((f for root in ('runs', '../runs') for f in Path(root).glob('*/model.safetensors')), key=lambda f: f.stat().st_mtime, reverse=True)
@@ -348,14 +380,16 @@ def find_runs():  # a list of `Path`, the newest first
 
 def playground(
     model=None, # a `GPT`, or the folder of a run; None: the newest run, or else assets/tiny, with a menu of all
-    enc=None, # the `tiktoken.Encoding` of a `GPT` that comes from no run folder
+    enc=None, # its `tiktoken.Encoding`; None: the one in the run's folder
     prompt=None, # what the box holds at first; None: the first of `PROMPTS`
 ):  # a `Playground`, which shows itself as a cell's last value
     "A panel to sample from a model and look inside. Raises `UserError` where there is no model, or none with a tokenizer."
     if isinstance(model, GPT):
         run = getattr(model, 'run', None)
         if enc is None and run is None: raise UserError('this model comes from no run folder: give its tokenizer too, as playground(model, enc)')
-        return Playground({str(run or 'your model'): lambda: (model, enc or load_tokenizer(run))}, prompt)
+        enc = enc or load_tokenizer(run)
+        if model.config.vocab_size > enc.n_vocab: raise UserError(f'the model has {model.config.vocab_size} tokens, this tokenizer only {enc.n_vocab}: give the one that it was trained with')
+        return Playground({str(run or 'your model'): lambda: (model, enc)}, prompt)
     folders = find_runs() if model is None else [Path(model)]
-    if not folders: newest_run() # which says what to do
-    return Playground({str(f): lambda f=f: (GPT.from_run(f), load_tokenizer(f)) for f in folders}, prompt)
+    if not folders: raise UserError('no run here and no assets/tiny: train a model with smolgpt_train, or give a run folder, as playground("runs/my-run")')
+    return Playground({str(f): lambda f=f: (GPT.from_run(f), enc or load_tokenizer(f)) for f in folders}, prompt)

@@ -8,7 +8,7 @@ __all__ = ['top_k_filter', 'ascending', 'top_p_filter', 'min_p_filter', 'repetit
            'print_samples', 'main']
 
 # %% ../nbs/06_sampling.ipynb #868bd4db
-import codecs, math, os, sys
+import codecs, math, operator, os, sys
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -29,14 +29,15 @@ def top_k_filter(
 def ascending(
     logits, # (…, vocab)
 ):  # the same numbers (…, vocab), smallest first
-    "Sort the last axis by value alone."
-    return torch.from_numpy(np.sort(logits.numpy(), -1)) if logits.device.type == 'cpu' else logits.sort().values
+    "Sort the last axis by value alone; on a CPU through NumPy."
+    if logits.device.type == 'cpu' and logits.dtype == torch.float32: return torch.from_numpy(np.sort(logits.detach().numpy(), -1))
+    return logits.sort().values
 
 def top_p_filter(
     logits, # (…, vocab)
     p, # probability to cover, above 0 and at most 1
 ):  # (…, vocab), with -inf for tokens that are ruled out
-    "Keep the smallest set of likeliest tokens that covers probability p, at least one (nucleus sampling, Holtzman et al. 2019, section 3.1)."
+    "Keep the smallest set of likeliest tokens that covers probability p, and those that tie with its last one (nucleus sampling, Holtzman et al. 2019, section 3.1)."
     ordered = ascending(logits)
     gone = (ordered.softmax(-1).cumsum(-1) <= 1 - p).sum(-1, keepdim=True).clamp_max(logits.shape[-1] - 1)
     return logits.masked_fill(logits < ordered.gather(-1, gone), -math.inf)
@@ -49,7 +50,7 @@ def min_p_filter(
     "Drop the tokens that are less than p times as likely as the likeliest (Nguyen et al. 2024, section 3)."
     return logits.masked_fill((logits - logits.amax(-1, keepdim=True)).exp() < p, -math.inf)
 
-# %% ../nbs/06_sampling.ipynb #4f3fd26b
+# %% ../nbs/06_sampling.ipynb #4d0ed6bb
 def repetition_filter(
     logits, # (…, vocab), the model's own, before temperature
     seen, # (…, vocab) bool: which tokens the text holds so far
@@ -94,11 +95,11 @@ def sampling_probs(
 
 # %% ../nbs/06_sampling.ipynb #6a9a88a4
 def draw(
-    probs, # (batch, vocab), not negative; rows need not sum to 1
+    probs, # (batch, vocab), not negative; rows need not sum to 1, but to more than 0
     u, # (batch,) float64, from 0 to below 1
-):  # (batch,) int64
+):  # (batch,) int64, where u is
     "The token of each row on which u points, when they lie side by side, each as long as its probability."
-    ends = probs.cumsum(-1, dtype=torch.float64)
+    ends = probs.to(u.device).cumsum(-1, dtype=torch.float64)
     return torch.searchsorted(ends, u[:, None] * ends[:, -1:], right=True)[:, 0]
 
 def pick(
@@ -108,21 +109,24 @@ def pick(
     **rules, # top_k, top_p and min_p, as for `sampling_probs`
 ):  # (batch,) int64
     "Choose one token for each row."
-    if temperature < 1e-6: return logits.argmax(-1) # the limit; a division would overflow
+    if temperature < 1e-6: # the limit; a division would overflow
+        if logits.device.type == 'cpu' and logits.dtype == torch.float32: return torch.from_numpy(logits.detach().numpy().argmax(-1)) # NumPy is faster
+        return logits.argmax(-1)
     return draw(sampling_probs(logits, temperature, **rules), u)
 
-# %% ../nbs/06_sampling.ipynb #3cbadfc5
+# %% ../nbs/06_sampling.ipynb #d3bd751d
 def chances(
     seeds, # a list of ints, or of None for a new one each time
     n, # how many numbers for each
-    device='cpu', # where they are wanted
+    device='cpu', # where they are wanted; an Apple GPU has no 64-bit numbers, so for one they stay on the CPU
 ):  # (len(seeds), n) float64, from 0 to below 1
     "Random numbers, a row for each seed, whatever the other seeds are."
     generators = [torch.Generator() for _ in seeds]
-    for g, seed in zip(generators, seeds): g.seed() if seed is None else g.manual_seed(seed % 2 ** 63)
-    return torch.stack([torch.rand(n, generator=g, dtype=torch.float64) for g in generators]).to(device)
+    for g, seed in zip(generators, seeds): g.seed() if seed is None else g.manual_seed(operator.index(seed) % 2 ** 63)
+    table = torch.stack([torch.rand(n, generator=g, dtype=torch.float64) for g in generators])
+    return table if torch.device(device).type == 'mps' else table.to(device)
 
-# %% ../nbs/06_sampling.ipynb #11a1a4eb
+# %% ../nbs/06_sampling.ipynb #7e85d1de
 def sample_ids(
     decoder, # a `Decoder`, or anything with its `config`, `batch`, `device`, `read` and `step`
     prompts, # a list of lists of ids, as many as the decoder's batch
@@ -130,19 +134,19 @@ def sample_ids(
     repetition_penalty=None, # as for `repetition_filter`; None: off
     **options, # temperature, top_k, top_p and min_p, as for `pick`
 ):  # an iterator over pairs: new ids (batch,), and the model's logits for them (batch, vocab)
-    "Draw tokens one by one; each is fed back. Raises `UserError` for a model that computes NaN."
+    "Draw tokens one by one; each is fed back. The logits are written over by the next step. Raises `UserError` for a model that computes NaN or infinity."
     logits, seen = decoder.read(prompts), None
     if repetition_penalty:
         seen = torch.zeros_like(logits, dtype=torch.bool)
         for row, prompt in zip(seen, prompts): row[prompt] = True
     for i in range(u.shape[1]):
         if i: logits = decoder.step(new)
-        if logits.amax().isnan(): raise UserError('the model computes NaN: its weights are damaged or training diverged; use another run')
+        if not logits.amax().isfinite(): raise UserError('the model computes NaN or infinity: its weights are damaged or training diverged; use another run')
         new = pick(logits if seen is None else repetition_filter(logits, seen, repetition_penalty), u[:, i], **options)
-        if seen is not None: seen.scatter_(1, new[:, None], True)
+        if seen is not None: seen.scatter_(1, new[:, None].to(seen.device), True)
         yield new, logits
 
-# %% ../nbs/06_sampling.ipynb #7c3a4c81
+# %% ../nbs/06_sampling.ipynb #24602203
 def as_prompts(
     config, # the model's `GPTConfig`
     ids, # one prompt, (time,) or (1, time), or a list of them: lists or tensors of whole numbers
@@ -154,40 +158,45 @@ def as_prompts(
     for p in prompts:
         if not len(p): raise UserError('a prompt of 0 tokens: give at least one character')
         if len(p) > config.context_length: raise UserError(f"prompt is {len(p)} tokens, the model's context is {config.context_length}; shorten it")
-        wrong = [i for i in p if not isinstance(i, int) or not 0 <= i < config.vocab_size]
+        wrong = [i for i in p if not hasattr(i, '__index__') or not 0 <= i < config.vocab_size]
         if wrong: raise UserError(f'token id {wrong[0]} is outside the vocabulary of {config.vocab_size}; encode with the tokenizer of this model')
-    return [list(p) for p in prompts]
+    return [[operator.index(i) for i in p] for p in prompts]
 
-# %% ../nbs/06_sampling.ipynb #9f941456
+# %% ../nbs/06_sampling.ipynb #73c8face
 class Text:
-    "Ids to text, one at a time: whole characters only, and nothing of a stop string or of what follows it."
+    "Ids to text, one at a time: whole characters only, and nothing of a stop string or of what follows it. Raises `UserError` for a stop that is no id and no text."
     def __init__(self,
-        enc, # a `tiktoken.Encoding`
-        stops=(), # ids and strings at which the text ends; they are not part of it
+        enc, # a `tiktoken.Encoding`; None will do where no id is ever added
+        stops=(), # an id, a string, or several of both, at which the text ends; they are not part of it
     ):
-        self.enc, self.stop_ids, self.stops = enc, {s for s in stops if isinstance(s, int)}, [s for s in stops if isinstance(s, str)]
+        stops = list(stops) if isinstance(stops, (list, tuple, set)) else [stops]
+        wrong = [s for s in stops if s == '' or not (isinstance(s, str) or hasattr(s, '__index__'))]
+        if wrong: raise UserError(f'stop {wrong[0]!r}: give the id of a token, or text of one character or more')
+        self.enc, self.strings, self.ids = enc, [s for s in stops if isinstance(s, str)], {operator.index(s) for s in stops if not isinstance(s, str)}
         self.decoder, self.held, self.ended = codecs.getincrementaldecoder('utf-8')(errors='replace'), '', False
 
     def add(self,
-        i, # the next id
-    ):  # a string, empty while a character or a stop string may still be on its way
+        i, # the next id; KeyError for one that the tokenizer does not have
+    ):  # a string, empty while a character or a stop string may still be on its way, and once the text has ended
         "Take one token. Bytes that are no UTF-8 become U+FFFD."
-        if i in self.stop_ids: return self.close()
+        if self.ended: return ''
+        if i in self.ids: return self.close()
         self.held += self.decoder.decode(self.enc.decode_single_token_bytes(i))
-        ends = [self.held.find(s) for s in self.stops if s in self.held]
-        self.ended = bool(ends)
-        begun = max((n for s in self.stops for n in range(1, len(s)) if self.held.endswith(s[:n])), default=0)
-        safe = min(ends) if ends else len(self.held) - begun
-        out, self.held = self.held[:safe], '' if ends else self.held[safe:]
+        found = [(self.held.find(s) + len(s), self.held.find(s)) for s in self.strings if s in self.held]
+        self.ended = bool(found)
+        begun = max((n for s in self.strings for n in range(1, len(s)) if self.held.endswith(s[:n])), default=0)
+        safe = min(found)[1] if found else len(self.held) - begun # of several stops, the one that is complete first
+        out, self.held = self.held[:safe], '' if found else self.held[safe:]
         return out
 
     def close(self):  # a string
         "The end: what was held back comes out, unless a stop string has been met."
+        if self.ended: return ''
         self.ended = True
         out, self.held = self.held + self.decoder.decode(b'', final=True), ''
         return out
 
-# %% ../nbs/06_sampling.ipynb #e1c53f1f
+# %% ../nbs/06_sampling.ipynb #6b99390a
 def generate(
     model, # a `GPT`, or a `Decoder` for as many rows as are asked for, which saves repacking it
     ids, # one prompt, (time,) or (1, time), or a list of prompts of any lengths up to `context_length`
@@ -199,53 +208,54 @@ def generate(
     repetition_penalty=None, # above 1 makes tokens that have occurred less likely; None: off
     seed=None, # an int repeats the samples exactly (row i has seed + i); a list gives each row its own; None: new ones each time
     num_samples=1, # rows to make from each prompt
-    stop=None, # an id or a string that ends a row, or a list of them; None: nothing does
+    stop=(), # an id or a string that ends a row, or several of them; looked for in the new text alone
     enc=None, # the `tiktoken.Encoding`; stop strings need it
     progress=False, # show a progress bar on stderr when it takes more than two seconds
-):  # a list of tensors (time + new,) int64: each prompt with its continuation, up to the token that completes a stop
+):  # a list of tensors (time + new,) int64 on the CPU: each prompt with its continuation, up to the token that completes a stop
     "Continue prompts, all rows at once. Raises `UserError` for a prompt or a setting that cannot be used."
     check_options(temperature, top_k, top_p, min_p, repetition_penalty, max_new_tokens, num_samples)
     rows = [list(p) for p in as_prompts(model.config, ids) for _ in range(num_samples)]
-    seeds = seed if isinstance(seed, (list, tuple)) else [None if seed is None else seed + i for i in range(len(rows))]
+    seeds = list(seed) if hasattr(seed, '__len__') else [None if seed is None else seed + i for i in range(len(rows))]
     if len(seeds) != len(rows): raise UserError(f'{len(seeds)} seeds for {len(rows)} rows: give one for each, or a single one')
-    stops = stop if isinstance(stop, (list, tuple)) else [] if stop is None else [stop]
-    if enc is None and any(isinstance(s, str) for s in stops): raise UserError('stop strings are found in text: give the tokenizer as enc')
+    texts = [Text(enc, stop) for _ in rows]
+    if enc is None and texts[0].strings: raise UserError('stop strings are found in text: give the tokenizer as enc')
     decoder = model if hasattr(model, 'step') else Decoder(model, batch=len(rows))
-    texts = [Text(enc, stops) for _ in rows]
     new_ids = sample_ids(decoder, rows, chances(seeds, max_new_tokens, decoder.device), repetition_penalty, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     for new, _ in tqdm(new_ids, desc='sampling', unit=' tokens', total=max_new_tokens, delay=2, leave=False, disable=not progress):
         for row, text, i in zip(rows, texts, new.tolist()):
             if text.ended: continue
             row.append(i)
-            if text.stops: text.add(i)
-            else: text.ended = i in text.stop_ids
+            if text.strings: text.add(i)
+            else: text.ended = i in text.ids
         if all(text.ended for text in texts): break
     return [torch.tensor(row) for row in rows]
 
-# %% ../nbs/06_sampling.ipynb #06b2ae68
+# %% ../nbs/06_sampling.ipynb #018452a2
 class Piece(str):
-    "The text that one token released, with the token's `id`; and where asked for, its `logprob` (nats) and `top`, a list of the likeliest (id, probability)."
+    "The text that one token released, with the token's `id`; and where asked for, its `logprob` (nats) and `top`, a list of the likeliest (id, probability). A last piece of text that was held back has no id."
     id = logprob = None
     top = ()
 
 def stream(
-    model, # a `GPT`, or a `Decoder` for one row, which saves repacking it
+    model, # a `GPT`, or a `Decoder` for one row, which saves repacking it and serves one stream at a time
     enc, # the `tiktoken.Encoding` that it was trained with
     prompt, # a string, not empty, in which `<|endoftext|>` is the special token; or a list of ids
     max_new_tokens, # how many tokens to make at most; `<|endoftext|>` ends the text before
-    temperature=1., # these as for `generate`
+    temperature=1., # these as for `generate`; 1 and None leave the model as it is
     top_k=None,
     top_p=None,
     min_p=None,
     repetition_penalty=None,
-    seed=None,
-    stop=(), # strings that end the text too, and are not part of it
+    seed=None, # an int repeats the text
+    stop=(), # a string or an id that ends the text too and is not part of it, or several
     top=0, # how many of the likeliest tokens each piece should name; 0: no figures at all
 ):  # an iterator over `Piece`, one for each token: the continuation without the prompt
     "Continue a prompt, handing over the text while it is made, never half a character. Stop asking, and it stops. Raises `UserError` as `generate` does."
     check_options(temperature, top_k, top_p, min_p, repetition_penalty, max_new_tokens)
     prompts = as_prompts(model.config, enc.encode(prompt, allowed_special={END}) if isinstance(prompt, str) else prompt)
-    decoder, text = model if hasattr(model, 'step') else Decoder(model), Text(enc, [enc.eot_token, *([stop] if isinstance(stop, str) else stop)])
+    text = Text(enc, stop)
+    text.ids.add(enc.eot_token)
+    decoder = model if hasattr(model, 'step') else Decoder(model)
     new_ids = sample_ids(decoder, prompts, chances([seed], max_new_tokens, decoder.device), repetition_penalty, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     def pieces():
         for new, logits in new_ids:
@@ -255,13 +265,12 @@ def stream(
                 logprobs = logits[0].float().log_softmax(-1)
                 best = logprobs.topk(min(top, len(logprobs)))
                 piece.logprob, piece.top = logprobs[piece.id].item(), list(zip(best.indices.tolist(), best.values.exp().tolist()))
-            if not text.ended: yield piece
-            elif piece: yield piece # what came before the stop
+            if piece or not text.ended: yield piece
             if text.ended: return
         if rest := text.close(): yield Piece(rest)
     return pieces()
 
-# %% ../nbs/06_sampling.ipynb #ea9156c7
+# %% ../nbs/06_sampling.ipynb #f50d2b30
 def playground(
     model=None, # a `GPT`, or the folder of a run; None: the newest run, or else the model in assets/tiny
     enc=None, # the `tiktoken.Encoding` of a model that comes from no run folder
@@ -280,16 +289,17 @@ def print_samples(
     num_samples=1, # how many
     seed=None, # an int repeats them: sample i has seed + i, live or not
     live=False, # print each as it is made, one after the other; else all together when done
-    stop=(), # strings that end a sample
+    stop=(), # a string or an id that ends a sample, or several
     **options, # temperature, top_k, top_p, min_p and repetition_penalty, as for `generate`
 ):
     "Print samples, with a line between two. Raises `UserError` as `generate` does."
-    def whole(text, ids): return [text.add(i) for i in ids] + ([] if text.ended else [text.close()])
+    def whole(text, ids): return [*map(text.add, ids), text.close()]
     start = END if prompt is None else prompt
     ids = enc.encode(start, allowed_special={END})
     if live: texts = (stream(model, enc, start, max_new_tokens, seed=None if seed is None else seed + i, stop=stop, **options) for i in range(num_samples))
     else:
-        stops = [enc.eot_token, *stop]
+        text = Text(enc, stop)
+        stops = [enc.eot_token, *text.strings, *text.ids]
         rows = generate(model, ids, max_new_tokens, seed=seed, num_samples=num_samples, stop=stops, enc=enc, progress=True, **options)
         texts = (whole(Text(enc, stops), row[len(ids):].tolist()) for row in rows)
     for i, text in enumerate(texts, 1):
@@ -325,6 +335,7 @@ def main(
     a = parser.parse_args(args)
     options = dict(temperature=a.temperature, top_k=a.top_k, top_p=a.top_p, min_p=a.min_p, repetition_penalty=a.repetition_penalty)
     check_options(**options, max_new_tokens=a.max_new_tokens, num_samples=a.num_samples)
+    Text(None, a.stop) # complains where it must
     path = a.model_path or newest_run()
     enc, model = load_tokenizer(path), GPT.from_run(path, pick_device(a.device))
     if a.prompt is not None: as_prompts(model.config, enc.encode(a.prompt, allowed_special={END})) # before the decoder takes its time
