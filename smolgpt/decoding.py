@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['weight_bytes', 'read_rate', 'normalise', 'fold', 'turn', 'to_int8', 'product', 'pack', 'Decoder']
 
-# %% ../nbs/06_decoding.ipynb #468424c3
+# %% ../nbs/06_decoding.ipynb #28567b11
 import functools, math, time, types, warnings
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from .attention import KVCache, RMSNorm, window_mask
 from .model import bend
 from .tokens import UserError
 
-# %% ../nbs/06_decoding.ipynb #c62793f1
+# %% ../nbs/06_decoding.ipynb #9ef5b4ac
 def weight_bytes(
     model, # a `GPT`
 ):  # an int
@@ -33,7 +33,7 @@ def read_rate(
         took.append(time.perf_counter() - begin)
     return nbytes / sorted(took[3:])[10]
 
-# %% ../nbs/06_decoding.ipynb #77bacbd5
+# %% ../nbs/06_decoding.ipynb #cd59b0c7
 def normalise(
     x, # (…, width)
     side, # √(width · ε), a tensor with no dimensions; None: as LayerNorm does
@@ -52,7 +52,7 @@ def fold(
     if shift is not None: bias = weight @ shift + (0 if bias is None else bias)
     return weight * norm.weight * (weight.shape[1] ** 0.5 if isinstance(norm, RMSNorm) else 1), bias
 
-# %% ../nbs/06_decoding.ipynb #f3d025fb
+# %% ../nbs/06_decoding.ipynb #c8e1348f
 def turn(
     x, # queries or keys (batch, time, head, head_dim)
     cos, # (time, 1, head_dim)
@@ -61,7 +61,7 @@ def turn(
     "`apply_rope` in three operations."
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
 
-# %% ../nbs/06_decoding.ipynb #23542f67
+# %% ../nbs/06_decoding.ipynb #c5981704
 def to_int8(
     weight, # (out, in), floating point
 ):  # whole numbers (out, in) int8, and a scale for each row (out,) bfloat16
@@ -86,7 +86,7 @@ def product(
     weight = weight.t().clone(memory_format=torch.contiguous_format).t()
     return lambda x: F.linear(x, weight, bias)
 
-# %% ../nbs/06_decoding.ipynb #04cde85e
+# %% ../nbs/06_decoding.ipynb #bbb5f004
 def pack(
     block, # a `Block`
     make_product, # `product`, with its settings
@@ -102,7 +102,7 @@ def pack(
         up=make_product(*fold(block.norm2, *up)), down=make_product(mlp.down.weight, mlp.down.bias), bend=functools.partial(bend, mlp.kind), gated=mlp.gate is not None,
         gain=torch.cat([g.expand(attn.n_head, -1) for g in gains]) if gains else None, cache=cache)
 
-# %% ../nbs/06_decoding.ipynb #cabf2bb5
+# %% ../nbs/06_decoding.ipynb #333babeb
 class Decoder:
     "A `GPT` made ready to be asked for one token after another. It holds copies of the weights: training the model further does not reach it. Raises `UserError` for an unknown `quantize`, or int8 off the CPU."
     @torch.inference_mode()

@@ -6,7 +6,7 @@
 __all__ = ['LEVELS', 'PAGE', 'PROMPTS', 'show', 'level', 'legend_html', 'hint', 'text_html', 'Sample', 'as_json', 'as_markdown',
            'sliders', 'options', 'Column', 'Playground', 'find_runs', 'playground']
 
-# %% ../nbs/06_playground.ipynb #7db4c001
+# %% ../nbs/06_playground.ipynb #30e0b3cb
 import html, json, math, random, threading, time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +17,14 @@ from .model import GPT
 from .sampling import Piece, Text, stream
 from .tokens import END, UserError, load_tokenizer
 
-# %% ../nbs/06_playground.ipynb #8ce34fcf
+# %% ../nbs/06_playground.ipynb #3af6e2fc
 def show(
     text, # a string
 ):  # the same with marks for what cannot be seen
     "Make blanks and line breaks visible; a token that is no text yet (part of a character) is three dots."
     return text.replace('\n', '⏎').replace('\t', '⇥').replace(' ', '␣') or '…'
 
-# %% ../nbs/06_playground.ipynb #6bfa93cb
+# %% ../nbs/06_playground.ipynb #8024585b
 LEVELS = [ # up to so many bits, background, text
     (1, '#eff3ff', 'black'), (3, '#bdd7e7', 'black'), (5, '#6baed6', 'black'), (8, '#3182bd', 'black'), (math.inf, '#08519c', 'white')]
 
@@ -39,7 +39,7 @@ def legend_html():  # a string of HTML
     names = ['½ or more', '⅛ or more', '1 in 32', '1 in 256', 'less']
     return 'probability of a token: ' + ' '.join(f'<span style="background:{back};color:{fore};padding:0 6px">{name}</span>' for (_, back, fore), name in zip(LEVELS, names))
 
-# %% ../nbs/06_playground.ipynb #1f566a26
+# %% ../nbs/06_playground.ipynb #5cf39d0f
 def hint(
     piece, # a `Piece` with figures
     enc, # the `tiktoken.Encoding`
@@ -62,8 +62,8 @@ def text_html(
         return piece.html
     return f'<pre style="white-space:pre-wrap;line-height:1.5"><b>{html.escape(prompt)}</b>{"".join(map(span, pieces))}</pre>'
 
-# %% ../nbs/06_playground.ipynb #e5e13268
-@dataclass
+# %% ../nbs/06_playground.ipynb #f7a5b58e
+@dataclass(eq=False)
 class Sample:
     "One text that was made, and how."
     prompt: str # what the model was given
@@ -95,7 +95,7 @@ def as_markdown(
         return f'## Sample {i}\n\n{s.model}: {settings}\n\n{fence}\n{s.prompt}{s.text}\n{fence}\n'
     return '\n'.join(one(i, s) for i, s in enumerate(history, 1))
 
-# %% ../nbs/06_playground.ipynb #3430a431
+# %% ../nbs/06_playground.ipynb #78424219
 def sliders():  # a dict from name to ipywidgets slider
     "One slider for each setting of `stream`."
     common = dict(style=w.SliderStyle(description_width='9em'), layout=w.Layout(width='24em'), continuous_update=False)
@@ -117,7 +117,7 @@ def options(
     return dict(max_new_tokens=length, temperature=temperature, top_k=top_k or None, top_p=top_p, min_p=min_p or None,
                 repetition_penalty=None if penalty == 1 else penalty, seed=seed or None)
 
-# %% ../nbs/06_playground.ipynb #85c05225
+# %% ../nbs/06_playground.ipynb #ca95f4ef
 PAGE = 120 # tokens shown as buttons at a time
 
 class Column:
@@ -136,7 +136,7 @@ class Column:
         self.earlier.on_click(lambda _: self.turn(self.page - 1))
         self.later.on_click(lambda _: self.turn(self.page + 1))
         copy = w.Accordion([self.plain], titles=['plain text, to copy'], selected_index=None)
-        self.box = w.VBox([w.Box(list(self.knobs.values()), layout=w.Layout(flex_flow='row wrap')), self.text, self.tokens, self.asked, self.others, copy], layout=w.Layout(flex='1 1 30em'))
+        self.box = w.VBox([w.Box(list(self.knobs.values()), layout=w.Layout(flex_flow='row wrap')), self.text, self.tokens, self.asked, self.others, copy], layout=w.Layout(flex='1 1 25em', min_width='0'))
 
     def settings(self):  # a dict from name to number
         "What the sliders say."
@@ -201,7 +201,7 @@ class Column:
             button.on_click(lambda _, i=i: self.branch(self, place, i))
         self.others.children = buttons
 
-# %% ../nbs/06_playground.ipynb #742903cc
+# %% ../nbs/06_playground.ipynb #bc0bba3a
 PROMPTS = ['Return the', 'Parameters\n----------\nx : array_like\n    The', 'Raises\n------\nValueError\n    If', '>>> import numpy as np\n>>> np.', 'torch.nn.functional.', END] # for a model of docstrings
 
 class Playground(w.VBox):
@@ -216,7 +216,7 @@ class Playground(w.VBox):
         self.decoder = Decoder(self.model)
         wide = w.Layout(width='98%')
         self.choice = w.Dropdown(options=list(choices), description='model', layout=w.Layout(width='24em'))
-        self.presets = w.Dropdown(options=[('choose …', None)] + [(show(p), p) for p in PROMPTS], description='prompts', layout=w.Layout(width='24em'))
+        self.presets = w.Dropdown(options=[('choose …', '')] + [(show(p), p) for p in PROMPTS], description='prompts', layout=w.Layout(width='24em'))
         self.prompt = w.Textarea(PROMPTS[0] if prompt is None else prompt, rows=3, placeholder='what the model should go on from', layout=wide)
         self.generate, self.stop = w.Button(description='Generate', button_style='primary'), w.Button(description='Stop', disabled=True)
         self.compare = w.ToggleButton(False, description='compare two settings', layout=w.Layout(width='auto'))
@@ -224,7 +224,7 @@ class Playground(w.VBox):
         self.columns = [Column(self.branch) for _ in range(2)]
         self.columns[1].knobs['temperature'].value = 1.2
         self.both = w.HBox([self.columns[0].box], layout=w.Layout(flex_flow='row wrap'))
-        self.history = w.Dropdown(options=[('nothing yet', None)], description='history', layout=w.Layout(width='32em'))
+        self.history = w.Dropdown(options=[('nothing yet', '')], description='history', layout=w.Layout(width='32em'))
         self.save_json, self.save_markdown = w.Button(description='Save as JSON'), w.Button(description='Save as Markdown')
         for name in ('prompt', 'generate', 'stop', 'status', 'compare', 'history', 'save_json', 'save_markdown', 'choice', 'presets'): getattr(self, name).add_class(f'smolgpt-{name}'.replace('_', '-'))
         super().__init__([w.HBox([self.choice, self.presets], layout=w.Layout(flex_flow='row wrap')), self.prompt, w.HBox([self.generate, self.stop, self.compare]), self.status,
@@ -236,7 +236,7 @@ class Playground(w.VBox):
         self.save_markdown.on_click(lambda _: self.save('md', as_markdown))
         self.compare.observe(lambda _: setattr(self.both, 'children', [c.box for c in self.shown()]), 'value')
         self.presets.observe(self.preset, 'value')
-        self.history.observe(lambda change: change.new is not None and self.recall(change.new), 'value')
+        self.history.observe(lambda change: change.new and self.recall(change.new), 'value')
         self.choice.observe(lambda change: self.load(change.new), 'value')
 
     def shown(self):  # a list of one or two `Column`s
@@ -245,7 +245,7 @@ class Playground(w.VBox):
 
     def preset(self, change):
         "Put a prompt into the box, and be ready to do it again."
-        if change.new is not None: self.prompt.value, self.presets.value = change.new, None
+        if change.new: self.prompt.value, self.presets.value = change.new, ''
 
     def begin(self, _):
         "What Generate does: a new text in every column, with one seed for both where nobody gives one."
@@ -300,7 +300,7 @@ class Playground(w.VBox):
         sample.seconds = time.perf_counter() - began
         column.finish(sample)
         self.samples.append(sample)
-        self.history.options = [('choose …', None)] + [(f'{i}: {show(s.prompt)[:30]} … T {s.settings["temperature"]:.2f}, {len(s.pieces)} tokens, {s.model}', s) for i, s in enumerate(self.samples, 1)][::-1]
+        self.history.options = [('choose …', '')] + [(f'{i}: {show(s.prompt)[:30]} … T {s.settings["temperature"]:.2f}, {len(s.pieces)} tokens, {s.model}', s) for i, s in enumerate(self.samples, 1)][::-1]
         if self.static: self.static.update(HTML(self.static_html()))
         end = f', seed {settings["seed"]}' + (', ended by itself' if sample.ended else '')
         self.status.value = self.count(sample, kept, sample.seconds, '', 'stopped after ' if self.stopped.is_set() else '') + end
@@ -336,7 +336,7 @@ class Playground(w.VBox):
                 knob.value = value
             self.prompt.value = sample.prompt
             self.columns[0].finish(sample)
-        self.history.value = None # so that it can be chosen again
+        self.history.value = '' # so that it can be chosen again
 
     def load(self,
         name, # one of the choices
@@ -372,7 +372,7 @@ class Playground(w.VBox):
         display(self._repr_mimebundle_(), raw=True)
         self.static = display(HTML(self.static_html()), display_id=True)
 
-# %% ../nbs/06_playground.ipynb #8a04428a
+# %% ../nbs/06_playground.ipynb #32f7c7da
 def find_runs():  # a list of `Path`, the newest first
     "The runs here and one folder up, and the trained model that comes with the book."
     runs = sorted((f for root in ('runs', '../runs') for f in Path(root).glob('*/model.safetensors')), key=lambda f: f.stat().st_mtime, reverse=True)

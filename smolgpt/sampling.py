@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['top_k_filter', 'ascending', 'top_p_filter', 'min_p_filter', 'repetition_filter', 'check_options', 'sampling_probs',
-           'draw', 'pick', 'chances', 'sample_ids', 'as_prompts', 'Text', 'generate', 'Piece', 'stream', 'playground',
-           'print_samples', 'main']
+           'check_sound', 'draw', 'pick', 'chances', 'sample_ids', 'as_prompts', 'Text', 'generate', 'Piece', 'stream',
+           'playground', 'print_samples', 'main']
 
 # %% ../nbs/06_sampling.ipynb #868bd4db
 import codecs, math, operator, os, sys
@@ -50,7 +50,7 @@ def min_p_filter(
     "Drop the tokens that are less than p times as likely as the likeliest (Nguyen et al. 2024, section 3)."
     return logits.masked_fill((logits - logits.amax(-1, keepdim=True)).exp() < p, -math.inf)
 
-# %% ../nbs/06_sampling.ipynb #4d0ed6bb
+# %% ../nbs/06_sampling.ipynb #952ac25e
 def repetition_filter(
     logits, # (…, vocab), the model's own, before temperature
     seen, # (…, vocab) bool: which tokens the text holds so far
@@ -94,12 +94,19 @@ def sampling_probs(
     return logits.softmax(-1)
 
 # %% ../nbs/06_sampling.ipynb #6a9a88a4
+def check_sound(
+    numbers, # a small tensor that a broken model would spoil
+):
+    "Raise `UserError` for a model that computes nonsense."
+    if not numbers.isfinite().all(): raise UserError('the model computes NaN or infinity: its weights are damaged or training diverged; use another run')
+
 def draw(
     probs, # (batch, vocab), not negative; rows need not sum to 1, but to more than 0
     u, # (batch,) float64, from 0 to below 1
 ):  # (batch,) int64, where u is
-    "The token of each row on which u points, when they lie side by side, each as long as its probability."
+    "The token of each row on which u points, when they lie side by side, each as long as its probability. Raises `UserError` where one is NaN."
     ends = probs.to(u.device).cumsum(-1, dtype=torch.float64)
+    check_sound(ends[:, -1])
     return torch.searchsorted(ends, u[:, None] * ends[:, -1:], right=True)[:, 0]
 
 def pick(
@@ -108,13 +115,15 @@ def pick(
     temperature=1., # 0 takes the likeliest
     **rules, # top_k, top_p and min_p, as for `sampling_probs`
 ):  # (batch,) int64
-    "Choose one token for each row."
+    "Choose one token for each row. Raises `UserError` for logits that are no numbers."
     if temperature < 1e-6: # the limit; a division would overflow
-        if logits.device.type == 'cpu' and logits.dtype == torch.float32: return torch.from_numpy(logits.detach().numpy().argmax(-1)) # NumPy is faster
-        return logits.argmax(-1)
+        fast = logits.device.type == 'cpu' and logits.dtype == torch.float32
+        best = torch.from_numpy(logits.detach().numpy().argmax(-1)) if fast else logits.argmax(-1) # NumPy is faster
+        check_sound(logits.gather(-1, best[:, None])) # where there is a NaN, it is the largest
+        return best
     return draw(sampling_probs(logits, temperature, **rules), u)
 
-# %% ../nbs/06_sampling.ipynb #d3bd751d
+# %% ../nbs/06_sampling.ipynb #6f18416e
 def chances(
     seeds, # a list of ints, or of None for a new one each time
     n, # how many numbers for each
@@ -126,7 +135,7 @@ def chances(
     table = torch.stack([torch.rand(n, generator=g, dtype=torch.float64) for g in generators])
     return table if torch.device(device).type == 'mps' else table.to(device)
 
-# %% ../nbs/06_sampling.ipynb #7e85d1de
+# %% ../nbs/06_sampling.ipynb #68c138a1
 def sample_ids(
     decoder, # a `Decoder`, or anything with its `config`, `batch`, `device`, `read` and `step`
     prompts, # a list of lists of ids, as many as the decoder's batch
@@ -134,19 +143,18 @@ def sample_ids(
     repetition_penalty=None, # as for `repetition_filter`; None: off
     **options, # temperature, top_k, top_p and min_p, as for `pick`
 ):  # an iterator over pairs: new ids (batch,), and the model's logits for them (batch, vocab)
-    "Draw tokens one by one; each is fed back. The logits are written over by the next step. Raises `UserError` for a model that computes NaN or infinity."
+    "Draw tokens one by one; each is fed back. The logits are written over by the next step. Raises `UserError` as `pick` does."
     logits, seen = decoder.read(prompts), None
     if repetition_penalty:
         seen = torch.zeros_like(logits, dtype=torch.bool)
         for row, prompt in zip(seen, prompts): row[prompt] = True
     for i in range(u.shape[1]):
         if i: logits = decoder.step(new)
-        if not logits.amax().isfinite(): raise UserError('the model computes NaN or infinity: its weights are damaged or training diverged; use another run')
         new = pick(logits if seen is None else repetition_filter(logits, seen, repetition_penalty), u[:, i], **options)
         if seen is not None: seen.scatter_(1, new[:, None].to(seen.device), True)
         yield new, logits
 
-# %% ../nbs/06_sampling.ipynb #24602203
+# %% ../nbs/06_sampling.ipynb #ea185dd0
 def as_prompts(
     config, # the model's `GPTConfig`
     ids, # one prompt, (time,) or (1, time), or a list of them: lists or tensors of whole numbers
@@ -162,7 +170,7 @@ def as_prompts(
         if wrong: raise UserError(f'token id {wrong[0]} is outside the vocabulary of {config.vocab_size}; encode with the tokenizer of this model')
     return [[operator.index(i) for i in p] for p in prompts]
 
-# %% ../nbs/06_sampling.ipynb #73c8face
+# %% ../nbs/06_sampling.ipynb #f4e1e714
 class Text:
     "Ids to text, one at a time: whole characters only, and nothing of a stop string or of what follows it. Raises `UserError` for a stop that is no id and no text."
     def __init__(self,
@@ -196,7 +204,7 @@ class Text:
         out, self.held = self.held + self.decoder.decode(b'', final=True), ''
         return out
 
-# %% ../nbs/06_sampling.ipynb #6b99390a
+# %% ../nbs/06_sampling.ipynb #78c67c1a
 def generate(
     model, # a `GPT`, or a `Decoder` for as many rows as are asked for, which saves repacking it
     ids, # one prompt, (time,) or (1, time), or a list of prompts of any lengths up to `context_length`
@@ -230,7 +238,7 @@ def generate(
         if all(text.ended for text in texts): break
     return [torch.tensor(row) for row in rows]
 
-# %% ../nbs/06_sampling.ipynb #018452a2
+# %% ../nbs/06_sampling.ipynb #a922c0f3
 class Piece(str):
     "The text that one token released, with the token's `id`; and where asked for, its `logprob` (nats) and `top`, a list of the likeliest (id, probability). A last piece of text that was held back has no id."
     id = logprob = None
@@ -270,7 +278,7 @@ def stream(
         if rest := text.close(): yield Piece(rest)
     return pieces()
 
-# %% ../nbs/06_sampling.ipynb #f50d2b30
+# %% ../nbs/06_sampling.ipynb #734e0d27
 def playground(
     model=None, # a `GPT`, or the folder of a run; None: the newest run, or else the model in assets/tiny
     enc=None, # the `tiktoken.Encoding` of a model that comes from no run folder
