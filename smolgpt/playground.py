@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['LEVELS', 'PAGE', 'PROMPTS', 'show', 'level', 'legend_html', 'hint', 'text_html', 'Sample', 'as_json', 'as_markdown',
-           'sliders', 'options', 'Column', 'Playground', 'find_runs', 'playground']
+           'sliders', 'options', 'TokenRow', 'Column', 'Panel', 'count', 'Writer', 'Playground', 'find_runs',
+           'playground']
 
-# %% ../nbs/06_playground.ipynb #30e0b3cb
+# %% ../nbs/06_playground.ipynb #6258821f
 import html, json, math, random, threading, time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +18,14 @@ from .model import GPT
 from .sampling import Piece, Text, stream
 from .tokens import END, UserError, load_tokenizer
 
-# %% ../nbs/06_playground.ipynb #3af6e2fc
+# %% ../nbs/06_playground.ipynb #abca53dc
 def show(
     text, # a string
 ):  # the same with marks for what cannot be seen
     "Make blanks and line breaks visible; a token that is no text yet (part of a character) is three dots."
     return text.replace('\n', '⏎').replace('\t', '⇥').replace(' ', '␣') or '…'
 
-# %% ../nbs/06_playground.ipynb #8024585b
+# %% ../nbs/06_playground.ipynb #cd6b769c
 LEVELS = [ # up to so many bits, background, text
     (1, '#eff3ff', 'black'), (3, '#bdd7e7', 'black'), (5, '#6baed6', 'black'), (8, '#3182bd', 'black'), (math.inf, '#08519c', 'white')]
 
@@ -39,7 +40,7 @@ def legend_html():  # a string of HTML
     names = ['½ or more', '⅛ or more', '1 in 32', '1 in 256', 'less']
     return 'probability of a token: ' + ' '.join(f'<span style="background:{back};color:{fore};padding:0 6px">{name}</span>' for (_, back, fore), name in zip(LEVELS, names))
 
-# %% ../nbs/06_playground.ipynb #5cf39d0f
+# %% ../nbs/06_playground.ipynb #c3159128
 def hint(
     piece, # a `Piece` with figures
     enc, # the `tiktoken.Encoding`
@@ -62,7 +63,7 @@ def text_html(
         return piece.html
     return f'<pre style="white-space:pre-wrap;line-height:1.5"><b>{html.escape(prompt)}</b>{"".join(map(span, pieces))}</pre>'
 
-# %% ../nbs/06_playground.ipynb #f7a5b58e
+# %% ../nbs/06_playground.ipynb #64364d87
 @dataclass(eq=False)
 class Sample:
     "One text that was made, and how."
@@ -75,7 +76,9 @@ class Sample:
     ended: bool = False # by itself, with `<|endoftext|>`
 
     @property
-    def text(self): return ''.join(self.pieces)
+    def text(self):  # a string
+        "The continuation, without the prompt."
+        return ''.join(self.pieces)
 
 def as_json(
     history, # a list of `Sample`
@@ -95,7 +98,7 @@ def as_markdown(
         return f'## Sample {i}\n\n{s.model}: {settings}\n\n{fence}\n{s.prompt}{s.text}\n{fence}\n'
     return '\n'.join(one(i, s) for i, s in enumerate(history, 1))
 
-# %% ../nbs/06_playground.ipynb #78424219
+# %% ../nbs/06_playground.ipynb #bcc1e474
 def sliders():  # a dict from name to ipywidgets slider
     "One slider for each setting of `stream`."
     common = dict(style=w.SliderStyle(description_width='9em'), layout=w.Layout(width='24em'), continuous_update=False)
@@ -117,50 +120,27 @@ def options(
     return dict(max_new_tokens=length, temperature=temperature, top_k=top_k or None, top_p=top_p, min_p=min_p or None,
                 repetition_penalty=None if penalty == 1 else penalty, seed=seed or None)
 
-# %% ../nbs/06_playground.ipynb #ca95f4ef
+# %% ../nbs/06_playground.ipynb #89ee6fc3
 PAGE = 120 # tokens shown as buttons at a time
 
-class Column:
-    "One sample with its settings: sliders, text, tokens to click, alternatives."
+class TokenRow:
+    "A text's tokens as buttons, a page at a time, and the alternatives of the one that was clicked."
     def __init__(self,
-        branch, # a function of this column, a place and a token id, called when an alternative is clicked
+        branch, # a function of this row, a place and a token id, called when an alternative is clicked
     ):
-        self.branch, self.knobs, self.sample, self.page = branch, sliders(), None, 0
-        self.text, self.plain, self.asked = w.HTML(), w.Textarea(disabled=True, rows=6, layout=w.Layout(width='98%')), w.HTML()
-        self.text.add_class('smolgpt-text')
+        self.branch, self.sample, self.page, self.pool = branch, None, 0, []
         flow = w.Layout(flex_flow='row wrap', align_items='center')
-        self.tokens, self.others, self.break_line = w.Box(layout=flow), w.Box(layout=flow), w.Box(layout=w.Layout(width='100%', height='2px'))
-        self.pool, self.small = [], w.Layout(width='auto', height='1.7em', margin='1px', padding='0 4px')
+        self.tokens, self.asked, self.others, self.break_line = w.Box(layout=flow), w.HTML(), w.Box(layout=flow), w.Box(layout=w.Layout(width='100%', height='2px'))
+        self.small = w.Layout(width='auto', height='1.7em', margin='1px', padding='0 4px')
         self.styles = [w.ButtonStyle(button_color=back, text_color=fore) for _, back, fore in LEVELS]
         self.earlier, self.later = w.Button(description='◀ earlier', layout=self.small), w.Button(description='later ▶', layout=self.small)
         self.earlier.on_click(lambda _: self.turn(self.page - 1))
         self.later.on_click(lambda _: self.turn(self.page + 1))
-        copy = w.Accordion([self.plain], titles=['plain text, to copy'], selected_index=None)
-        self.box = w.VBox([w.Box(list(self.knobs.values()), layout=w.Layout(flex_flow='row wrap')), self.text, self.tokens, self.asked, self.others, copy], layout=w.Layout(flex='1 1 25em', min_width='0'))
-
-    def settings(self):  # a dict from name to number
-        "What the sliders say."
-        return {name: knob.value for name, knob in self.knobs.items()}
 
     def clear(self):
         "Put the old text's buttons away."
         old, self.tokens.children, self.others.children, self.asked.value = self.others.children, [], [], ''
         for button in old: button.close()
-
-    def refresh(self,
-        sample, # the `Sample` so far
-    ):
-        "Show a text while it grows."
-        self.text.value = text_html(sample.prompt, sample.pieces, sample.enc)
-
-    def finish(self,
-        sample, # the `Sample`
-    ):
-        "Show a text that is complete, with buttons."
-        self.sample = sample
-        self.refresh(sample)
-        self.plain.value = sample.prompt + sample.text
-        self.turn(0)
 
     def button(self,
         i, # its number on the page
@@ -201,11 +181,42 @@ class Column:
             button.on_click(lambda _, i=i: self.branch(self, place, i))
         self.others.children = buttons
 
-# %% ../nbs/06_playground.ipynb #bc0bba3a
+# %% ../nbs/06_playground.ipynb #4522675f
+class Column(TokenRow):
+    "One sample with its settings: sliders, text, tokens to click, plain text to copy."
+    def __init__(self,
+        branch, # as for `TokenRow`
+    ):
+        super().__init__(branch)
+        self.knobs, self.text, self.plain = sliders(), w.HTML(), w.Textarea(disabled=True, rows=6, layout=w.Layout(width='98%'))
+        self.text.add_class('smolgpt-text')
+        copy = w.Accordion([self.plain], titles=['plain text, to copy'], selected_index=None)
+        self.box = w.VBox([w.Box(list(self.knobs.values()), layout=w.Layout(flex_flow='row wrap')), self.text, self.tokens, self.asked, self.others, copy], layout=w.Layout(flex='1 1 25em', min_width='0'))
+
+    def settings(self):  # a dict from name to number
+        "What the sliders say."
+        return {name: knob.value for name, knob in self.knobs.items()}
+
+    def refresh(self,
+        sample, # the `Sample` so far
+    ):
+        "Show a text while it grows."
+        self.text.value = text_html(sample.prompt, sample.pieces, sample.enc)
+
+    def finish(self,
+        sample, # the `Sample`
+    ):
+        "Show a text that is complete, with buttons."
+        self.sample = sample
+        self.refresh(sample)
+        self.plain.value = sample.prompt + sample.text
+        self.turn(0)
+
+# %% ../nbs/06_playground.ipynb #d1de5119
 PROMPTS = ['Return the', 'Parameters\n----------\nx : array_like\n    The', 'Raises\n------\nValueError\n    If', '>>> import numpy as np\n>>> np.', 'torch.nn.functional.', END] # for a model of docstrings
 
-class Playground(w.VBox):
-    "A panel to sample from a model. Its parts are attributes: `prompt`, `generate`, `stop`, `status`, `columns`, `compare`, `history` and more."
+class Panel(w.VBox):
+    "The widgets of the playground, and where they stand. Its parts are attributes: `prompt`, `generate`, `stop`, `status`, `columns`, `compare`, `history` and more."
     def __init__(self,
         choices, # a dict from a model's name to a function that returns a `GPT` and its `tiktoken.Encoding`
         prompt=None, # what the box holds at first; None: the first of `PROMPTS`
@@ -230,14 +241,6 @@ class Playground(w.VBox):
         super().__init__([w.HBox([self.choice, self.presets], layout=w.Layout(flex_flow='row wrap')), self.prompt, w.HBox([self.generate, self.stop, self.compare]), self.status,
                           w.HTML(legend_html()), self.both, w.HBox([self.history, self.save_json, self.save_markdown], layout=w.Layout(flex_flow='row wrap'))])
         self.add_class('smolgpt-panel')
-        self.generate.on_click(self.begin)
-        self.stop.on_click(lambda _: self.stopped.set())
-        self.save_json.on_click(lambda _: self.save('json', as_json))
-        self.save_markdown.on_click(lambda _: self.save('md', as_markdown))
-        self.compare.observe(lambda _: setattr(self.both, 'children', [c.box for c in self.shown()]), 'value')
-        self.presets.observe(self.preset, 'value')
-        self.history.observe(lambda change: change.new and self.recall(change.new), 'value')
-        self.choice.observe(lambda change: self.load(change.new), 'value')
 
     def shown(self):  # a list of one or two `Column`s
         "The columns that are in use."
@@ -247,12 +250,21 @@ class Playground(w.VBox):
         "Put a prompt into the box, and be ready to do it again."
         if change.new: self.prompt.value, self.presets.value = change.new, ''
 
-    def begin(self, _):
-        "What Generate does: a new text in every column, with one seed for both where nobody gives one."
-        seed = random.randrange(1, 10 ** 6)
-        jobs = [(c, self.prompt.value, {**c.settings(), 'seed': c.knobs['seed'].value or seed}, []) for c in self.shown()]
-        self.start(jobs)
+# %% ../nbs/06_playground.ipynb #5f1f6673
+def count(
+    sample, # a `Sample`
+    kept, # pieces that were there before
+    seconds, # since the first of the new ones was asked for
+    before='', # words to put before the number, and after it
+    after='',
+):  # a string
+    "How many tokens were made, and how fast."
+    n = sum(p.id is not None for p in sample.pieces) - len(kept)
+    return f'{before}{n} tokens {after}'.strip() + f', {n / seconds:,.0f} a second'
 
+# %% ../nbs/06_playground.ipynb #b73482de
+class Writer(Panel):
+    "A panel that writes: one text after the other, in a thread, until it is done or stopped."
     def start(self,
         jobs, # a list of arguments for `write`
     ):
@@ -293,7 +305,7 @@ class Playground(w.VBox):
             new.id, new.logprob, new.top = piece.id, piece.logprob, piece.top
             sample.pieces.append(new)
             now = time.perf_counter()
-            if now - shown > 0.05: shown = now; column.refresh(sample); self.status.value = self.count(sample, kept, now - began, 'so far')
+            if now - shown > 0.05: shown = now; column.refresh(sample); self.status.value = count(sample, kept, now - began, after='so far')
             if self.stopped.is_set(): break
         else: sample.ended = len(sample.pieces) < settings['length'] + len(kept)
         if rest := text.close(): sample.pieces.append(Piece(rest))
@@ -303,12 +315,30 @@ class Playground(w.VBox):
         self.history.options = [('choose …', '')] + [(f'{i}: {show(s.prompt)[:30]} … T {s.settings["temperature"]:.2f}, {len(s.pieces)} tokens, {s.model}', s) for i, s in enumerate(self.samples, 1)][::-1]
         if self.static: self.static.update(HTML(self.static_html()))
         end = f', seed {settings["seed"]}' + (', ended by itself' if sample.ended else '')
-        self.status.value = self.count(sample, kept, sample.seconds, '', 'stopped after ' if self.stopped.is_set() else '') + end
+        self.status.value = count(sample, kept, sample.seconds, 'stopped after ' if self.stopped.is_set() else '') + end
 
-    def count(self, sample, kept, seconds, after='', before=''):
-        "How many tokens, how fast."
-        n = sum(p.id is not None for p in sample.pieces) - len(kept)
-        return f'{before}{n} tokens {after}'.strip() + f', {n / seconds:,.0f} a second'
+# %% ../nbs/06_playground.ipynb #34b7fb9c
+class Playground(Writer):
+    "A panel to sample from a model and look inside."
+    def __init__(self,
+        choices, # a dict from a model's name to a function that returns a `GPT` and its `tiktoken.Encoding`
+        prompt=None, # what the box holds at first; None: the first of `PROMPTS`
+    ):
+        super().__init__(choices, prompt)
+        self.generate.on_click(self.begin)
+        self.stop.on_click(lambda _: self.stopped.set())
+        self.save_json.on_click(lambda _: self.save('json', as_json))
+        self.save_markdown.on_click(lambda _: self.save('md', as_markdown))
+        self.compare.observe(lambda _: setattr(self.both, 'children', [c.box for c in self.shown()]), 'value')
+        self.presets.observe(self.preset, 'value')
+        self.history.observe(lambda change: change.new and self.recall(change.new), 'value')
+        self.choice.observe(lambda change: self.load(change.new), 'value')
+
+    def begin(self, _):
+        "What Generate does: a new text in every column, with one seed for both where nobody gives one."
+        seed = random.randrange(1, 10 ** 6)
+        jobs = [(c, self.prompt.value, {**c.settings(), 'seed': c.knobs['seed'].value or seed}, []) for c in self.shown()]
+        self.start(jobs)
 
     def branch(self,
         column, # the `Column` whose text it is
@@ -372,7 +402,7 @@ class Playground(w.VBox):
         display(self._repr_mimebundle_(), raw=True)
         self.static = display(HTML(self.static_html()), display_id=True)
 
-# %% ../nbs/06_playground.ipynb #32f7c7da
+# %% ../nbs/06_playground.ipynb #72f212b9
 def find_runs():  # a list of `Path`, the newest first
     "The runs here and one folder up, and the trained model that comes with the book."
     runs = sorted((f for root in ('runs', '../runs') for f in Path(root).glob('*/model.safetensors')), key=lambda f: f.stat().st_mtime, reverse=True)

@@ -50,7 +50,7 @@ def min_p_filter(
     "Drop the tokens that are less than p times as likely as the likeliest (Nguyen et al. 2024, section 3)."
     return logits.masked_fill((logits - logits.amax(-1, keepdim=True)).exp() < p, -math.inf)
 
-# %% ../nbs/06_sampling.ipynb #952ac25e
+# %% ../nbs/06_sampling.ipynb #849aa2a6
 def repetition_filter(
     logits, # (…, vocab), the model's own, before temperature
     seen, # (…, vocab) bool: which tokens the text holds so far
@@ -123,7 +123,7 @@ def pick(
         return best
     return draw(sampling_probs(logits, temperature, **rules), u)
 
-# %% ../nbs/06_sampling.ipynb #6f18416e
+# %% ../nbs/06_sampling.ipynb #213151bb
 def chances(
     seeds, # a list of ints, or of None for a new one each time
     n, # how many numbers for each
@@ -135,7 +135,7 @@ def chances(
     table = torch.stack([torch.rand(n, generator=g, dtype=torch.float64) for g in generators])
     return table if torch.device(device).type == 'mps' else table.to(device)
 
-# %% ../nbs/06_sampling.ipynb #68c138a1
+# %% ../nbs/06_sampling.ipynb #c301f764
 def sample_ids(
     decoder, # a `Decoder`, or anything with its `config`, `batch`, `device`, `read` and `step`
     prompts, # a list of lists of ids, as many as the decoder's batch
@@ -144,7 +144,7 @@ def sample_ids(
     **options, # temperature, top_k, top_p and min_p, as for `pick`
 ):  # an iterator over pairs: new ids (batch,), and the model's logits for them (batch, vocab)
     "Draw tokens one by one; each is fed back. The logits are written over by the next step. Raises `UserError` as `pick` does."
-    logits, seen = decoder.read(prompts), None
+    logits, seen, new = decoder.read(prompts), None, None
     if repetition_penalty:
         seen = torch.zeros_like(logits, dtype=torch.bool)
         for row, prompt in zip(seen, prompts): row[prompt] = True
@@ -154,7 +154,7 @@ def sample_ids(
         if seen is not None: seen.scatter_(1, new[:, None].to(seen.device), True)
         yield new, logits
 
-# %% ../nbs/06_sampling.ipynb #ea185dd0
+# %% ../nbs/06_sampling.ipynb #beaf9ad7
 def as_prompts(
     config, # the model's `GPTConfig`
     ids, # one prompt, (time,) or (1, time), or a list of them: lists or tensors of whole numbers
@@ -170,7 +170,7 @@ def as_prompts(
         if wrong: raise UserError(f'token id {wrong[0]} is outside the vocabulary of {config.vocab_size}; encode with the tokenizer of this model')
     return [[operator.index(i) for i in p] for p in prompts]
 
-# %% ../nbs/06_sampling.ipynb #f4e1e714
+# %% ../nbs/06_sampling.ipynb #e76c8c3e
 class Text:
     "Ids to text, one at a time: whole characters only, and nothing of a stop string or of what follows it. Raises `UserError` for a stop that is no id and no text."
     def __init__(self,
@@ -204,7 +204,7 @@ class Text:
         out, self.held = self.held + self.decoder.decode(b'', final=True), ''
         return out
 
-# %% ../nbs/06_sampling.ipynb #78c67c1a
+# %% ../nbs/06_sampling.ipynb #507a9259
 def generate(
     model, # a `GPT`, or a `Decoder` for as many rows as are asked for, which saves repacking it
     ids, # one prompt, (time,) or (1, time), or a list of prompts of any lengths up to `context_length`
@@ -238,7 +238,7 @@ def generate(
         if all(text.ended for text in texts): break
     return [torch.tensor(row) for row in rows]
 
-# %% ../nbs/06_sampling.ipynb #a922c0f3
+# %% ../nbs/06_sampling.ipynb #868b117f
 class Piece(str):
     "The text that one token released, with the token's `id`; and where asked for, its `logprob` (nats) and `top`, a list of the likeliest (id, probability). A last piece of text that was held back has no id."
     id = logprob = None
@@ -278,7 +278,7 @@ def stream(
         if rest := text.close(): yield Piece(rest)
     return pieces()
 
-# %% ../nbs/06_sampling.ipynb #734e0d27
+# %% ../nbs/06_sampling.ipynb #142da9c1
 def playground(
     model=None, # a `GPT`, or the folder of a run; None: the newest run, or else the model in assets/tiny
     enc=None, # the `tiktoken.Encoding` of a model that comes from no run folder
