@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['LEVELS', 'PAGE', 'PROMPTS', 'show', 'level', 'legend_html', 'hint', 'text_html', 'Sample', 'as_json', 'as_markdown',
-           'sliders', 'options', 'TokenRow', 'Column', 'Panel', 'count', 'Writer', 'Playground', 'find_runs',
+           'sliders', 'options', 'TokenRow', 'Column', 'Panel', 'count', 'Writer', 'Keeper', 'Playground', 'find_runs',
            'playground']
 
-# %% ../nbs/06_playground.ipynb #6258821f
+# %% ../nbs/06_playground.ipynb #02acb857
 import html, json, math, random, threading, time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +18,14 @@ from .model import GPT
 from .sampling import Piece, Text, stream
 from .tokens import END, UserError, load_tokenizer
 
-# %% ../nbs/06_playground.ipynb #abca53dc
+# %% ../nbs/06_playground.ipynb #bf9762ba
 def show(
     text, # a string
 ):  # the same with marks for what cannot be seen
     "Make blanks and line breaks visible; a token that is no text yet (part of a character) is three dots."
     return text.replace('\n', '⏎').replace('\t', '⇥').replace(' ', '␣') or '…'
 
-# %% ../nbs/06_playground.ipynb #cd6b769c
+# %% ../nbs/06_playground.ipynb #57301887
 LEVELS = [ # up to so many bits, background, text
     (1, '#eff3ff', 'black'), (3, '#bdd7e7', 'black'), (5, '#6baed6', 'black'), (8, '#3182bd', 'black'), (math.inf, '#08519c', 'white')]
 
@@ -40,7 +40,7 @@ def legend_html():  # a string of HTML
     names = ['½ or more', '⅛ or more', '1 in 32', '1 in 256', 'less']
     return 'probability of a token: ' + ' '.join(f'<span style="background:{back};color:{fore};padding:0 6px">{name}</span>' for (_, back, fore), name in zip(LEVELS, names))
 
-# %% ../nbs/06_playground.ipynb #c3159128
+# %% ../nbs/06_playground.ipynb #42060bcc
 def hint(
     piece, # a `Piece` with figures
     enc, # the `tiktoken.Encoding`
@@ -63,7 +63,7 @@ def text_html(
         return piece.html
     return f'<pre style="white-space:pre-wrap;line-height:1.5"><b>{html.escape(prompt)}</b>{"".join(map(span, pieces))}</pre>'
 
-# %% ../nbs/06_playground.ipynb #64364d87
+# %% ../nbs/06_playground.ipynb #641a8215
 @dataclass(eq=False)
 class Sample:
     "One text that was made, and how."
@@ -98,7 +98,7 @@ def as_markdown(
         return f'## Sample {i}\n\n{s.model}: {settings}\n\n{fence}\n{s.prompt}{s.text}\n{fence}\n'
     return '\n'.join(one(i, s) for i, s in enumerate(history, 1))
 
-# %% ../nbs/06_playground.ipynb #bcc1e474
+# %% ../nbs/06_playground.ipynb #e0d759bf
 def sliders():  # a dict from name to ipywidgets slider
     "One slider for each setting of `stream`."
     common = dict(style=w.SliderStyle(description_width='9em'), layout=w.Layout(width='24em'), continuous_update=False)
@@ -120,7 +120,7 @@ def options(
     return dict(max_new_tokens=length, temperature=temperature, top_k=top_k or None, top_p=top_p, min_p=min_p or None,
                 repetition_penalty=None if penalty == 1 else penalty, seed=seed or None)
 
-# %% ../nbs/06_playground.ipynb #89ee6fc3
+# %% ../nbs/06_playground.ipynb #78e50d61
 PAGE = 120 # tokens shown as buttons at a time
 
 class TokenRow:
@@ -181,7 +181,7 @@ class TokenRow:
             button.on_click(lambda _, i=i: self.branch(self, place, i))
         self.others.children = buttons
 
-# %% ../nbs/06_playground.ipynb #4522675f
+# %% ../nbs/06_playground.ipynb #37daa8a4
 class Column(TokenRow):
     "One sample with its settings: sliders, text, tokens to click, plain text to copy."
     def __init__(self,
@@ -212,7 +212,7 @@ class Column(TokenRow):
         self.plain.value = sample.prompt + sample.text
         self.turn(0)
 
-# %% ../nbs/06_playground.ipynb #d1de5119
+# %% ../nbs/06_playground.ipynb #c7eb5439
 PROMPTS = ['Return the', 'Parameters\n----------\nx : array_like\n    The', 'Raises\n------\nValueError\n    If', '>>> import numpy as np\n>>> np.', 'torch.nn.functional.', END] # for a model of docstrings
 
 class Panel(w.VBox):
@@ -250,7 +250,7 @@ class Panel(w.VBox):
         "Put a prompt into the box, and be ready to do it again."
         if change.new: self.prompt.value, self.presets.value = change.new, ''
 
-# %% ../nbs/06_playground.ipynb #5f1f6673
+# %% ../nbs/06_playground.ipynb #00eb9483
 def count(
     sample, # a `Sample`
     kept, # pieces that were there before
@@ -262,7 +262,7 @@ def count(
     n = sum(p.id is not None for p in sample.pieces) - len(kept)
     return f'{before}{n} tokens {after}'.strip() + f', {n / seconds:,.0f} a second'
 
-# %% ../nbs/06_playground.ipynb #b73482de
+# %% ../nbs/06_playground.ipynb #caa0a87e
 class Writer(Panel):
     "A panel that writes: one text after the other, in a thread, until it is done or stopped."
     def start(self,
@@ -317,8 +317,30 @@ class Writer(Panel):
         end = f', seed {settings["seed"]}' + (', ended by itself' if sample.ended else '')
         self.status.value = count(sample, kept, sample.seconds, 'stopped after ' if self.stopped.is_set() else '') + end
 
-# %% ../nbs/06_playground.ipynb #34b7fb9c
-class Playground(Writer):
+# %% ../nbs/06_playground.ipynb #5498462a
+class Keeper(Writer):
+    "A panel that keeps what it wrote."
+    def save(self, ending, write):
+        "Write the history to a new file in the working directory."
+        if not self.samples: self.status.value = 'nothing to save yet: generate a text first'; return
+        path = Path(f'samples-{time.strftime("%Y%m%d-%H%M%S")}-{len(self.samples)}.{ending}')
+        try: path.write_text(write(self.samples), encoding='utf-8')
+        except OSError as e: self.status.value = f'{path}: could not be written ({e.strerror}); the history is still here'
+        else: self.status.value = f'{len(self.samples)} samples saved in {path}'
+
+    def static_html(self):  # a string of HTML
+        "The last result, for pages on which the panel is not alive."
+        style = '<style>.jp-OutputArea:has(.smolgpt-panel) .smolgpt-static{display:none}</style>'
+        done = [c.sample for c in self.shown() if c.sample]
+        texts = '<hr>'.join(f'<p>{html.escape(", ".join(f"{name} {value}" for name, value in s.settings.items()))}</p>' + text_html(s.prompt, s.pieces, s.enc) for s in done)
+        return f'{style}<div class="smolgpt-static"><p>{legend_html()}</p>{texts or "Run this cell to get the playground."}</div>'
+
+    def _ipython_display_(self):
+        display(self._repr_mimebundle_(), raw=True)
+        self.static = display(HTML(self.static_html()), display_id=True)
+
+# %% ../nbs/06_playground.ipynb #66d9ebe7
+class Playground(Keeper):
     "A panel to sample from a model and look inside."
     def __init__(self,
         choices, # a dict from a model's name to a function that returns a `GPT` and its `tiktoken.Encoding`
@@ -383,26 +405,7 @@ class Playground(Writer):
             self.choice.value = self.name
         finally: self.busy.release()
 
-    def save(self, ending, write):
-        "Write the history to a new file in the working directory."
-        if not self.samples: self.status.value = 'nothing to save yet: generate a text first'; return
-        path = Path(f'samples-{time.strftime("%Y%m%d-%H%M%S")}-{len(self.samples)}.{ending}')
-        try: path.write_text(write(self.samples), encoding='utf-8')
-        except OSError as e: self.status.value = f'{path}: could not be written ({e.strerror}); the history is still here'
-        else: self.status.value = f'{len(self.samples)} samples saved in {path}'
-
-    def static_html(self):  # a string of HTML
-        "The last result, for pages on which the panel is not alive."
-        style = '<style>.jp-OutputArea:has(.smolgpt-panel) .smolgpt-static{display:none}</style>'
-        done = [c.sample for c in self.shown() if c.sample]
-        texts = '<hr>'.join(f'<p>{html.escape(", ".join(f"{name} {value}" for name, value in s.settings.items()))}</p>' + text_html(s.prompt, s.pieces, s.enc) for s in done)
-        return f'{style}<div class="smolgpt-static"><p>{legend_html()}</p>{texts or "Run this cell to get the playground."}</div>'
-
-    def _ipython_display_(self):
-        display(self._repr_mimebundle_(), raw=True)
-        self.static = display(HTML(self.static_html()), display_id=True)
-
-# %% ../nbs/06_playground.ipynb #72f212b9
+# %% ../nbs/06_playground.ipynb #2271aa27
 def find_runs():  # a list of `Path`, the newest first
     "The runs here and one folder up, and the trained model that comes with the book."
     runs = sorted((f for root in ('runs', '../runs') for f in Path(root).glob('*/model.safetensors')), key=lambda f: f.stat().st_mtime, reverse=True)
