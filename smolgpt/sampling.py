@@ -12,7 +12,7 @@ import codecs, math, operator, os, sys
 import numpy as np
 import torch
 from tqdm import tqdm
-from .decoding import Decoder
+from .kernel import make_decoder
 from .model import GPT, newest_run, pick_device
 from .tokens import END, Parser, UserError, command, load_tokenizer
 
@@ -227,7 +227,7 @@ def generate(
     if len(seeds) != len(rows): raise UserError(f'{len(seeds)} seeds for {len(rows)} rows: give one for each, or a single one')
     texts = [Text(enc, stop) for _ in rows]
     if enc is None and texts[0].strings: raise UserError('stop strings are found in text: give the tokenizer as enc')
-    decoder = model if hasattr(model, 'step') else Decoder(model, batch=len(rows))
+    decoder = model if hasattr(model, 'step') else make_decoder(model, batch=len(rows))
     new_ids = sample_ids(decoder, rows, chances(seeds, max_new_tokens, decoder.device), repetition_penalty, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     for new, _ in tqdm(new_ids, desc='sampling', unit=' tokens', total=max_new_tokens, delay=2, leave=False, disable=not progress):
         for row, text, i in zip(rows, texts, new.tolist()):
@@ -257,14 +257,15 @@ def stream(
     seed=None, # an int repeats the text
     stop=(), # a string or an id that ends the text too and is not part of it, or several
     top=0, # how many of the likeliest tokens each piece should name; 0: no figures at all
+    skip=0, # how many of the seed's draws to pass over: with n, a text is taken up after its n-th token as if it had never stopped
 ):  # an iterator over `Piece`, one for each token: the continuation without the prompt
     "Continue a prompt, handing over the text while it is made, never half a character. Stop asking, and it stops. Raises `UserError` as `generate` does."
     check_options(temperature, top_k, top_p, min_p, repetition_penalty, max_new_tokens)
     prompts = as_prompts(model.config, enc.encode(prompt, allowed_special={END}) if isinstance(prompt, str) else prompt)
     text = Text(enc, stop)
     text.ids.add(enc.eot_token)
-    decoder = model if hasattr(model, 'step') else Decoder(model)
-    new_ids = sample_ids(decoder, prompts, chances([seed], max_new_tokens, decoder.device), repetition_penalty, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    decoder = model if hasattr(model, 'step') else make_decoder(model)
+    new_ids = sample_ids(decoder, prompts, chances([seed], skip + max_new_tokens, decoder.device)[:, skip:], repetition_penalty, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     def pieces():
         for new, logits in new_ids:
             piece = Piece(text.add(new.item()))
@@ -338,8 +339,8 @@ def main(
     parser.add_argument('--stop', action='append', default=[], help='text that ends a sample and is not printed; may be given several times')
     parser.add_argument('--seed', type=int, help='an integer that makes the samples repeat: sample i has seed + i')
     parser.add_argument('--num_samples', type=int, default=1, help='how many samples')
-    parser.add_argument('--quantize', choices=['int8'], help='store the weights in 8 bits: faster for one sample on a CPU, at a small loss of precision')
-    parser.add_argument('--compile', action='store_true', help='compile the decoding step first: takes some ten seconds, pays for long texts')
+    parser.add_argument('--quantize', choices=['int8'], help='store the weights in 8 bits: faster on a CPU, at a small loss of precision')
+    parser.add_argument('--compile', action='store_true', help='on a GPU: compile the decoding step first, which takes some ten seconds and pays for long texts (on a CPU it always is, in C)')
     a = parser.parse_args(args)
     options = dict(temperature=a.temperature, top_k=a.top_k, top_p=a.top_p, min_p=a.min_p, repetition_penalty=a.repetition_penalty)
     check_options(**options, max_new_tokens=a.max_new_tokens, num_samples=a.num_samples)
@@ -347,7 +348,7 @@ def main(
     path = a.model_path or newest_run()
     enc, model = load_tokenizer(path), GPT.from_run(path, pick_device(a.device))
     if a.prompt is not None: as_prompts(model.config, enc.encode(a.prompt, allowed_special={END})) # before the decoder takes its time
-    decoder = Decoder(model, 1 if a.stream_text else a.num_samples, a.quantize, a.compile)
+    decoder = make_decoder(model, 1 if a.stream_text else a.num_samples, a.quantize, a.compile)
     try: print_samples(decoder, enc, a.prompt, a.max_new_tokens, a.num_samples, a.seed, a.stream_text, a.stop, **options)
     except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
