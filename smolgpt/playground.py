@@ -283,8 +283,7 @@ class Playground(Keeper):
     def begin(self, _):
         "What Generate does: a new text in every column, with one seed for both where nobody gives one."
         seed = random.randrange(1, 10 ** 6)
-        jobs = [(c, self.prompt.value, {**c.settings(), 'seed': c.knobs['seed'].value or seed}, []) for c in self.shown()]
-        self.start(jobs)
+        self.start([(c, self.prompt.value, {**c.settings(), 'seed': c.knobs['seed'].value or seed}, []) for c in self.shown()])
 
     def branch(self,
         column, # the `Column` whose text it is
