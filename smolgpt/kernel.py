@@ -24,13 +24,16 @@ def build(
     "Compile and load, once for each text and process. Raises `UserError` where there is no working compiler: `$CC`, or else cc, gcc or clang."
     compiler = next(filter(None, map(shutil.which, filter(None, (os.environ.get('CC'), 'cc', 'gcc', 'clang')))), None)
     if compiler is None: raise UserError('no C compiler found (cc, gcc or clang): install one, or set CC to its path')
-    with tempfile.TemporaryDirectory() as folder:
-        library = Path(folder) / 'kernel.so'
-        for flags in (['-march=native', '-fopenmp'], ['-march=native'], []):
-            words = [compiler, '-x', 'c', '-', '-O3', '-fno-math-errno', '-shared', '-fPIC', *flags, '-o', str(library), '-lm']
-            ran = subprocess.run(words, input=source, capture_output=True, text=True)
-            if ran.returncode == 0: return ctypes.CDLL(str(library))
-    raise UserError(f'{compiler} could not compile the decoding step: {(ran.stderr.strip().splitlines() or ["it gave no reason"])[0]}')
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            library = Path(folder) / 'kernel.so'
+            for flags in (['-march=native', '-fopenmp'], ['-march=native'], []):
+                words = [compiler, '-x', 'c', '-', '-O3', '-fno-math-errno', '-shared', '-fPIC', *flags, '-o', str(library), '-lm']
+                ran = subprocess.run(words, input=source, capture_output=True, text=True, timeout=60)
+                if ran.returncode == 0: return ctypes.CDLL(str(library))
+        reason = ran.stderr.strip()
+    except (OSError, subprocess.TimeoutExpired) as e: reason = str(e) # a folder from which nothing may be run, say
+    raise UserError(f'{compiler} could not compile the decoding step: {(reason.splitlines() or ["it gave no reason"])[0]}')
 
 # %% ../nbs/06_kernel.ipynb #11d07cb4
 def panels(
@@ -80,7 +83,8 @@ static void NAME(const void *weight, const float *x, int64_t in, float *sums) { 
 PANEL(float1, 1, vec, 1, WHOLE) PANEL(float2, 2, vec, 1, WHOLE) PANEL(float4, 4, vec, 1, WHOLE) PANEL(float8, 8, vec, 1, WHOLE)
 PANEL(byte1, 1, ints, 4, BYTE) PANEL(byte2, 2, ints, 4, BYTE) PANEL(byte4, 4, ints, 4, BYTE) PANEL(byte8, 8, ints, 4, BYTE)
 static void (*const panel[2][4])(const void *, const float *, int64_t, float *) = {{float1, float2, float4, float8}, {byte1, byte2, byte4, byte8}};
-// y (rows, out) = x (rows, in) times the matrix, plus its bias; and plus what y holds, if add.
+// y (rows, out) = x (rows, in) times the matrix (out, in) transposed, plus its bias; and plus what y holds, if add.
+// `nowait`: whoever is done goes on, and waits elsewhere. The panel of row o begins o times as many words in as a row has.
 void product(const Matrix *m, const float *x, int64_t rows, float *y, int64_t add) {
     #pragma omp for schedule(static) nowait
     for (int64_t o = 0; o < m->out; o += 32)
@@ -154,7 +158,7 @@ typedef struct {
     float *eps, *embed, *positions;      // ε of the norms and of QK-norm; (vocab, width); (size, width) or 0
     Layer *layer;
     Matrix head;
-    float *x, *y, *wide, *bent, *logits; // the stream, what a matrix reads, what it writes, and the answer (batch, vocab)
+    float *x, *y, *wide, *bent, *logits; // the stream, what a matrix reads, what it writes, the MLP after its bend, and the answer (batch, vocab)
 } Model;
 """
 
@@ -316,7 +320,7 @@ class Kernel:
         c = self.config
         room = [torch.zeros(self.batch * new * n + 3) for n in (c.n_embd, c.n_embd, max(3 * c.n_embd, 2 * c.n_hidden), c.n_hidden)] # a word of four bytes may reach beyond the end
         sizes = [self.batch, c.context_length, c.n_embd, c.n_head, c.n_hidden, c.n_layer, c.vocab_size, int(c.norm == 'rms'), CHOICES['mlp'].index(c.mlp)]
-        sizes.append(max(1, min(torch.get_num_threads(), c.n_embd // 32))) # threads
+        sizes.append(min(torch.get_num_threads(), -(-c.n_embd // 32))) # threads
         return torch.tensor([*sizes, *self.tables, self.layers.data_ptr(), *self.head, *(t.data_ptr() for t in room), self.logits.data_ptr()]), room
 
     def __call__(self,
@@ -326,7 +330,7 @@ class Kernel:
         visible=None, # (batch, context_length) bool: which slots of the caches hold text; None: all
     ):  # logits (batch, vocab_size) after the last of them, written over by the next call
         "One pass. Raises `UserError` for an id outside the vocabulary."
-        ids, new = ids.contiguous(), ids.shape[1]
+        ids, new = ids.long().contiguous(), ids.shape[1]
         cosines, sines = self.angles(start, new) if self.angles else (None, None)
         model, room = self.single if new == 1 else self.model(new)
         if self.function(model.data_ptr(), ids.data_ptr(), new, start, *(None if t is None else t.data_ptr() for t in (pads, visible, cosines, sines))): raise UserError(f'a token id is outside the vocabulary of {self.config.vocab_size}; encode with the tokenizer of this model')

@@ -340,7 +340,7 @@ def main(
     parser.add_argument('--seed', type=int, help='an integer that makes the samples repeat: sample i has seed + i')
     parser.add_argument('--num_samples', type=int, default=1, help='how many samples')
     parser.add_argument('--quantize', choices=['int8'], help='store the weights in 8 bits: faster on a CPU, at a small loss of precision')
-    parser.add_argument('--compile', action='store_true', help='on a GPU: compile the decoding step first, which takes some ten seconds and pays for long texts (on a CPU it always is, in C)')
+    parser.add_argument('--compile', action='store_true', help='on a GPU: compile the decoding step first, which takes some ten seconds and pays for long texts (on a CPU with a compiler it is always done, in C)')
     a = parser.parse_args(args)
     options = dict(temperature=a.temperature, top_k=a.top_k, top_p=a.top_p, min_p=a.min_p, repetition_penalty=a.repetition_penalty)
     check_options(**options, max_new_tokens=a.max_new_tokens, num_samples=a.num_samples)

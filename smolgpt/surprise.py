@@ -23,7 +23,7 @@ LEVELS = [ # up to so many bits, background, text
 def level(
     logprob, # a token's log-probability in nats
 ):  # an index into `LEVELS`
-    "How surprising a token was: 0 for a token of probability one half or more, 4 for one in 256 or less."
+    "How surprising a token was: 0 for a token of probability one half or more, 4 for less than one in 256."
     return next(i for i, (bits, _, _) in enumerate(LEVELS) if -logprob / math.log(2) <= bits)
 
 def legend_html():  # a string of HTML
