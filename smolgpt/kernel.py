@@ -61,6 +61,7 @@ PRODUCT = r"""
 #include <omp.h>
 #else
 #define omp_get_num_threads() 1
+#define omp_get_thread_num() 0
 #endif
 
 #if defined __AVX512F__
@@ -81,7 +82,7 @@ static void NAME(const void *weight, const float *x, int64_t in, float *sums) { 
     const WORD *w = weight; \
     vec a[COUNT][VECS] = {0}; \
     for (int64_t k = 0; k < in; k += PER, w += VECS) \
-        for (int q = 0; q < PER; q++) \
+        for (int q = 0; q < PER && k + q < in; q++) \
             for (int i = 0; i < VECS; i++) { \
                 vec v = FLOATS(w[i], q); \
                 for (int j = 0; j < COUNT; j++) a[j][i] += v * x[j * in + k + q]; } \
@@ -92,6 +93,7 @@ static void NAME(const void *weight, const float *x, int64_t in, float *sums) { 
 PANEL(float1, 1, vec, 1, WHOLE) PANEL(float2, 2, vec, 1, WHOLE) PANEL(float4, 4, vec, 1, WHOLE) PANEL(float8, 8, vec, 1, WHOLE)
 PANEL(byte1, 1, ints, 4, BYTE) PANEL(byte2, 2, ints, 4, BYTE) PANEL(byte4, 4, ints, 4, BYTE) PANEL(byte8, 8, ints, 4, BYTE)
 static void (*const panel[2][4])(const void *, const float *, int64_t, float *) = {{float1, float2, float4, float8}, {byte1, byte2, byte4, byte8}};
+
 // y (rows, out) = x (rows, in) times the matrix (out, in) transposed, plus its bias; and plus what y holds, if add.
 // `nowait`: whoever is done goes on, and waits elsewhere. The panel of row o begins o times as many words in as a row has.
 void product(const Matrix *m, const float *x, int64_t rows, float *y, int64_t add) {
@@ -139,9 +141,9 @@ float bend(int64_t kind, float up, float gate) {
 
 # %% ../nbs/06_kernel.ipynb #4b4d05a0
 ATTEND = r"""
-// y (dim) from a query q (dim), and keys k and values v (n, dim). `visible` (n) may be missing; `own` is visible always.
-void attend(const float *q, const float *k, const float *v, float *y, int64_t n, int64_t dim, const uint8_t *visible, int64_t own) {
-    float score[n], top = -INFINITY, sum = 0;
+// y (dim) from a query q (dim), and keys k and values v (n, dim), with room for n scores. `visible` (n) may be missing; `own` is visible always.
+void attend(const float *q, const float *k, const float *v, float *y, float *score, int64_t n, int64_t dim, const uint8_t *visible, int64_t own) {
+    float top = -INFINITY, sum = 0;
     for (int64_t t = 0; t < n; t++) {
         float s = 0;
         for (int64_t i = 0; i < dim; i += 16) __builtin_prefetch(v + t * dim + i);
@@ -167,7 +169,8 @@ typedef struct {
     float *eps, *embed, *positions;      // ε of the norms and of QK-norm; (vocab, width); (size, width) or 0
     Layer *layer;
     Matrix head;
-    float *x, *y, *wide, *bent, *logits; // the stream, what a matrix reads, what it writes, the MLP after its bend, and the answer (batch, vocab)
+    float *x, *y, *wide, *bent, *scores; // the stream, what a matrix reads, what it writes, the MLP after its bend; (threads, size)
+    float *logits;                       // the answer (batch, vocab)
 } Model;
 """
 
@@ -192,13 +195,13 @@ void place(const Model *m, const Layer *layer, float *q, int64_t head, const flo
 
 # %% ../nbs/06_kernel.ipynb #33e780f6
 MEET = r"""
-// Wait until all threads are here. gate[0] counts them, gate[8], in a cache line of its own, how often they have met.
-void meet(int64_t *gate, int64_t threads) {
-    int64_t met = __atomic_load_n(gate + 8, __ATOMIC_ACQUIRE);
-    if (__atomic_add_fetch(gate, 1, __ATOMIC_ACQ_REL) == threads) {
-        __atomic_store_n(gate, 0, __ATOMIC_RELAXED);
-        __atomic_store_n(gate + 8, met + 1, __ATOMIC_RELEASE);
-    } else for (int64_t spins = 0; __atomic_load_n(gate + 8, __ATOMIC_ACQUIRE) == met; spins++) if (spins > 10000) sched_yield();
+// Wait until all threads are here. door[0] counts them, door[8], in a cache line of its own, how often they have met.
+void meet(int64_t *door, int64_t threads) {
+    int64_t met = __atomic_load_n(door + 8, __ATOMIC_ACQUIRE);
+    if (__atomic_add_fetch(door, 1, __ATOMIC_ACQ_REL) == threads) {
+        __atomic_store_n(door, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(door + 8, met + 1, __ATOMIC_RELEASE);
+    } else for (int64_t spins = 0; __atomic_load_n(door + 8, __ATOMIC_ACQUIRE) == met; spins++) if (spins > 10000) sched_yield();
 }
 """
 
@@ -206,56 +209,56 @@ void meet(int64_t *gate, int64_t threads) {
 FORWARD = r"""
 // Logits after the last of `new` tokens for each sequence, which stand from column `start` on. Returns 1 for an id outside the vocabulary, else 0.
 int64_t forward(const Model *m, const int64_t *ids, int64_t new, int64_t start, const int64_t *pads, const uint8_t *visible, const float *cosines, const float *sines) {
-    int64_t rows = m->batch * new, width = m->width, heads = m->heads, dim = width / heads, size = m->size, hidden = m->hidden, gate[16] = {0};
+    int64_t rows = m->batch * new, width = m->width, heads = m->heads, dim = width / heads, size = m->size, hidden = m->hidden, door[16] = {0};
     for (int64_t r = 0; r < rows; r++) if (ids[r] < 0 || ids[r] >= m->vocab) return 1;
     #pragma omp parallel num_threads(m->threads)
     {
         int64_t threads = omp_get_num_threads();
         #pragma omp for nowait
         for (int64_t r = 0; r < rows; r++) {
-            int64_t place = start + r % new - (pads ? pads[r / new] : 0);
-            const float *embed = m->embed + ids[r] * width, *position = m->positions ? m->positions + (place > 0 ? place * width : 0) : 0;
+            int64_t column = start + r % new - (pads ? pads[r / new] : 0);
+            const float *embed = m->embed + ids[r] * width, *position = m->positions ? m->positions + (column > 0 ? column * width : 0) : 0;
             for (int64_t i = 0; i < width; i++) m->x[r * width + i] = embed[i] + (position ? position[i] : 0);
         }
-        meet(gate, threads);
+        meet(door, threads);
         for (const Layer *layer = m->layer; layer < m->layer + m->layers; layer++) {
             #pragma omp for nowait
             for (int64_t r = 0; r < rows; r++) normalise(m->x + r * width, m->y + r * width, width, m->rms, m->eps[0]);
-            meet(gate, threads);
+            meet(door, threads);
             product(&layer->qkv, m->y, rows, m->wide, 0);
-            meet(gate, threads);
+            meet(door, threads);
             #pragma omp for collapse(2) nowait
             for (int64_t r = 0; r < rows; r++)
                 for (int64_t h = 0; h < heads; h++) {
                     int64_t t = r % new, slot = ((r / new * heads + h) * size + (start + t) % size) * dim;
                     place(m, layer, m->wide + 3 * r * width + h * dim, h, cosines ? cosines + t * dim : 0, sines ? sines + t * dim : 0, layer->keys + slot, layer->values + slot);
                 }
-            meet(gate, threads);
+            meet(door, threads);
             #pragma omp for collapse(2) schedule(static, 1) nowait
             for (int64_t r = 0; r < rows; r++)
                 for (int64_t h = 0; h < heads; h++) {
                     int64_t b = r / new, column = start + r % new, n = column < size ? column + 1 : size, slot = (b * heads + h) * size * dim;
-                    attend(m->wide + 3 * r * width + h * dim, layer->keys + slot, layer->values + slot, m->y + r * width + h * dim, n, dim, visible ? visible + b * size : 0, column % size);
+                    attend(m->wide + 3 * r * width + h * dim, layer->keys + slot, layer->values + slot, m->y + r * width + h * dim, m->scores + omp_get_thread_num() * size, n, dim, visible ? visible + b * size : 0, column % size);
                 }
-            meet(gate, threads);
+            meet(door, threads);
             product(&layer->proj, m->y, rows, m->x, 1);
-            meet(gate, threads);
+            meet(door, threads);
             #pragma omp for nowait
             for (int64_t r = 0; r < rows; r++) normalise(m->x + r * width, m->y + r * width, width, m->rms, m->eps[0]);
-            meet(gate, threads);
+            meet(door, threads);
             product(&layer->up, m->y, rows, m->wide, 0);
-            meet(gate, threads);
+            meet(door, threads);
             #pragma omp for collapse(2) nowait
             for (int64_t r = 0; r < rows; r++)
                 for (int64_t i = 0; i < hidden; i++) // the gate, where there is one, comes first
                     m->bent[r * hidden + i] = bend(m->bend, m->wide[(r + 1) * layer->up.out - hidden + i], m->wide[r * layer->up.out + i]);
-            meet(gate, threads);
+            meet(door, threads);
             product(&layer->down, m->bent, rows, m->x, 1);
-            meet(gate, threads);
+            meet(door, threads);
         }
         #pragma omp for nowait
         for (int64_t b = 0; b < m->batch; b++) normalise(m->x + (b * new + new - 1) * width, m->y + b * width, width, m->rms, m->eps[0]);
-        meet(gate, threads);
+        meet(door, threads);
         product(&m->head, m->y, m->batch, m->logits, 0);
     }
     return 0;
@@ -328,16 +331,14 @@ class Kernel:
     ):  # C's `Model`, and the tensors that it works in
         "The struct, with room for so many."
         c = self.config
-        room = [torch.zeros(self.batch * new * n + 3, dtype=torch.float32, device='cpu') for n in (c.n_embd, c.n_embd, max(3 * c.n_embd, 2 * c.n_hidden), c.n_hidden)] # a word of four bytes may reach beyond the end
+        widths = c.n_embd, c.n_embd, max(3 * c.n_embd, 2 * c.n_hidden), c.n_hidden
         sizes = [self.batch, c.context_length, c.n_embd, c.n_head, c.n_hidden, c.n_layer, c.vocab_size, int(c.norm == 'rms'), CHOICES['mlp'].index(c.mlp)]
-        sizes.append(min(torch.get_num_threads(), -(-c.n_embd // 32))) # threads
-        return torch.tensor([*sizes, *self.tables, self.layers.data_ptr(), *self.head, *(t.data_ptr() for t in room), self.logits.data_ptr()], device='cpu'), room
+        threads = min(torch.get_num_threads(), -(-c.n_embd // 32))
+        room = [torch.empty(n, dtype=torch.float32, device='cpu') for n in (*(self.batch * new * width for width in widths), threads * c.context_length)]
+        return torch.tensor([*sizes, threads, *self.tables, self.layers.data_ptr(), *self.head, *(t.data_ptr() for t in room), self.logits.data_ptr()], device='cpu'), room
 
     def __call__(self,
-        ids, # (batch, new) int64; more than one for each only into empty caches
-        start, # the column of the first of them: how many came before
-        pads=None, # (batch, 1) int64: columns of padding before each prompt; None: none
-        visible=None, # (batch, context_length) bool: which slots of the caches hold text; None: all
+        ids, start, pads=None, visible=None, # as for `Stack.__call__`
     ):  # logits (batch, vocab_size) after the last of them, written over by the next call
         "One pass. Raises `UserError` for an id outside the vocabulary."
         ids, new = ids.long().contiguous(), ids.shape[1]
