@@ -349,4 +349,4 @@ def playground(
         return Playground({str(run or 'your model'): lambda: (model, enc)}, prompt)
     folders = find_runs() if model is None else [Path(model)]
     if not folders: raise UserError('no run here and no assets/tiny: train a model with smolgpt_train, or give a run folder, as playground("runs/my-run")')
-    return Playground({str(f): lambda f=f: (GPT.from_run(f), enc or load_tokenizer(f)) for f in folders}, prompt)
+    return Playground({str(f): lambda f=f: (GPT.from_pretrained(f), enc or load_tokenizer(f)) for f in folders}, prompt)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 from .kernel import make_decoder
-from .model import GPT, newest_run, pick_device
+from .model import GPT, default_model, pick_device
 from .tokens import END, Parser, UserError, command, load_tokenizer
 
 # %% ../nbs/06_sampling.ipynb #a61b2b1b
@@ -326,7 +326,7 @@ def main(
     "`smolgpt_sample`: text from a trained model."
     parser = Parser(prog='smolgpt_sample', description='Text from a trained model, on stdout.',
                     epilog='examples: smolgpt_sample --prompt "Return the" --stream_text;  smolgpt_sample --model_path runs/mine --num_samples 3 --temperature 0.7 --seed 1')
-    parser.add_argument('--model_path', help='run folder with config.json, model.safetensors and tokenizer.json; without it the newest in runs/')
+    parser.add_argument('--model_path', help='folder of a model, such as runs/mine or assets/smol; without it the newest in runs/, or where there is none the model that comes with the repository')
     parser.add_argument('--prompt', help='text to continue; without it the model begins a document of its own')
     parser.add_argument('--max_new_tokens', type=int, default=100, help='tokens in a sample, at most')
     parser.add_argument('--device', default='auto', help='auto (a GPU if there is one), cpu, cuda, cuda:1 or mps')
@@ -345,8 +345,8 @@ def main(
     options = dict(temperature=a.temperature, top_k=a.top_k, top_p=a.top_p, min_p=a.min_p, repetition_penalty=a.repetition_penalty)
     check_options(**options, max_new_tokens=a.max_new_tokens, num_samples=a.num_samples)
     Text(None, a.stop) # complains where it must
-    path = a.model_path or newest_run()
-    enc, model = load_tokenizer(path), GPT.from_run(path, pick_device(a.device))
+    path = a.model_path or default_model()
+    enc, model = load_tokenizer(path), GPT.from_pretrained(path, pick_device(a.device))
     if a.prompt is not None: as_prompts(model.config, enc.encode(a.prompt, allowed_special={END})) # before the decoder takes its time
     decoder = make_decoder(model, 1 if a.stream_text else a.num_samples, a.quantize, a.compile)
     try: print_samples(decoder, enc, a.prompt, a.max_new_tokens, a.num_samples, a.seed, a.stream_text, a.stop, **options)

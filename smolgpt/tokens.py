@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['END', 'PATTERN', 'UserError', 'gpt2', 'byte_symbols', 'train_bpe', 'bytes_per_token', 'split_token', 'write_file',
-           'save_tokenizer', 'load_tokenizer', 'get_tokenizer', 'Help', 'nearest', 'Parser', 'command']
+           'tokenizer_json', 'save_tokenizer', 'load_tokenizer', 'get_tokenizer', 'Help', 'nearest', 'Parser',
+           'command']
 
 # %% ../nbs/00_tokens.ipynb #24c2fbe8
 import argparse, difflib, functools, importlib.util, json, math, os, re, sys, traceback, warnings
@@ -94,12 +95,11 @@ def write_file(
         if not isinstance(e, (OSError, RuntimeError)): raise
         raise UserError(f'{path}: could not be written ({e}); free some space or choose another folder. What was there before is untouched') from None
 
-# %% ../nbs/00_tokens.ipynb #1f974bbb
-def save_tokenizer(
+# %% ../nbs/00_tokens.ipynb #94fc816e
+def tokenizer_json(
     enc, # a `tiktoken.Encoding` with GPT-2's pattern
-    path, # the file to write; `tokenizer.json` in a run folder
-):
-    "Write a byte-level BPE in the format of Hugging Face's tokenizers."
+) -> str: # the content of a `tokenizer.json`
+    "A byte-level BPE in the format of Hugging Face's tokenizers."
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     symbol = {b: c for c, b in byte_symbols().items()}
     spell = lambda token: ''.join(symbol[b] for b in token)
@@ -108,7 +108,14 @@ def save_tokenizer(
     tokenizer = Tokenizer(models.BPE({spell(t): i for t, i in ranks.items()}, [(spell(a), spell(b)) for a, b in merges]))
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(END, special=True)])
-    write_file(path, lambda file: file.write(tokenizer.to_str().encode()))
+    return tokenizer.to_str()
+
+def save_tokenizer(
+    enc, # a `tiktoken.Encoding` with GPT-2's pattern
+    path, # the file to write; `tokenizer.json` in the folder of a model
+):
+    "Write a byte-level BPE as a `tokenizer.json`."
+    write_file(path, lambda file: file.write(tokenizer_json(enc).encode()))
 
 # %% ../nbs/00_tokens.ipynb #ad86a156
 def load_tokenizer(
