@@ -22,9 +22,13 @@ setup(
     keywords=cfg['keywords'],
     python_requires=f">={cfg['min_python']}",
     packages=['smolgpt'],
+    package_data={'smolgpt': ['py.typed']},
     install_requires=cfg['requirements'].split(),
     extras_require=extras,
-    entry_points={'console_scripts': cfg['console_scripts'].split(), 'nbdev': [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"]},
+    entry_points={
+        'console_scripts': cfg['console_scripts'].split(),
+        'nbdev': [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"],
+    },
     classifiers=[
         'Development Status :: 3 - Alpha',
         'Intended Audience :: Developers',
