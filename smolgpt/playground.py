@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PAGE', 'WRAP', 'PROMPTS', 'named', 'sliders', 'options', 'TokenView', 'Column', 'Worker', 'History', 'Playground',
-           'find_runs', 'playground']
+           'playground']
 
 # %% ../nbs/16_playground.ipynb #7d8a73c6
 import html
@@ -21,6 +21,7 @@ from IPython.display import HTML, display
 from .core import UserError
 from .generation import GeneratedToken, make_decoder, stream
 from .model import GPT
+from .runs import find_runs
 from .sampling import SamplingConfig
 from .surprisal import LEVELS, Sample, hint, legend_html, level, sample_html
 from .surprisal import save_samples, show, text_html
@@ -475,15 +476,6 @@ class Playground(widgets.VBox):
         self.static = display(HTML(self.static_html()), display_id=True)
 
 # %% ../nbs/16_playground.ipynb #af89754d
-def find_runs(
-    *roots: str | Path,  # folders that hold runs
-) -> list[Path]:  # run folders, the one that saved a model last first
-    "All runs that have saved a model."
-    files = [file for root in roots for file in Path(root).glob('*/model.safetensors')]
-    files.sort(key=lambda file: file.stat().st_mtime, reverse=True)
-    return [file.parent for file in files]
-
-
 def playground(
     model: GPT | str | Path | None = None,  # or the folder of a run; None: a menu of all, see below
     tokenizer: 'Encoding | None' = None,  # None: the one in the run's folder
