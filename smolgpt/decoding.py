@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from .attention import KVCache, RMSNorm, window_mask
-from .core import UserError
+from .core import renamed, UserError
 from .model import GPT, Block, GPTConfig, activate
 
 # %% ../nbs/12_decoding.ipynb #58589c67
@@ -185,7 +185,7 @@ def check_pass(
             f'give ({batch}, {size}) bool'
         )
 
-# %% ../nbs/12_decoding.ipynb #edf09cd5
+# %% ../nbs/12_decoding.ipynb #a25bf493
 class TorchEngine:
     """The layers of a `GPT`, repacked, with a cache in each, and their pass over new tokens. It
     holds copies of the weights: training the model further does not reach it."""
@@ -205,10 +205,11 @@ class TorchEngine:
             model.embed.weight.clone(),
             model.positions.weight.clone() if c.positions == 'learned' else None,
         )
-        self.layers = [pack(block) for block in model.blocks]
+        blocks = [block for block in model.blocks if isinstance(block, Block)]
+        self.layers = [pack(block) for block in blocks]
         self.caches = [
             KVCache(batch, c.n_head, c.context_length, c.n_embd // c.n_head, dtype, self.device)
-            for _ in model.blocks
+            for _ in blocks
         ]
         head, self.shift = fold(model.norm, weight)
         self.head, self.logits = (
@@ -216,14 +217,15 @@ class TorchEngine:
             torch.empty(batch, c.vocab_size, dtype=dtype, device=self.device),
         )
 
-        def side(norm):
+        def side(norm: nn.Module | None) -> Tensor | None:
             if not isinstance(norm, RMSNorm):
                 return None
+            assert norm.eps is not None
             return torch.tensor(
                 (norm.weight.numel() * norm.eps) ** 0.5, dtype=dtype, device=self.device
             )
 
-        self.side, self.head_side = side(model.norm), side(model.blocks[0].attn.q_norm)
+        self.side, self.head_side = side(model.norm), side(blocks[0].attn.q_norm)
         self.angles, self.cache_positions, self.one = (
             RotaryCache(c, dtype, self.device),
             torch.arange(c.context_length, device=self.device),
@@ -422,3 +424,13 @@ def warm_up(
             stacklevel=2,
         )
         engine.one = engine.forward
+
+
+__getattr__ = renamed(  # names of the first edition
+    __name__,
+    {
+        'Stack': 'smolgpt.decoding.TorchEngine',
+        'Angles': 'smolgpt.decoding.RotaryCache',
+        'rehearse': 'smolgpt.decoding.warm_up',
+    },
+)

