@@ -81,7 +81,7 @@ def diverged(
     trainer: Trainer,  # for its step and learning rate
     folder: Path,  # the run folder
 ) -> UserError:
-    "The error for a run that has come to numbers that are none."
+    "The error for a run whose numbers are NaN or infinite."
     saved = 'nothing had been saved yet'
     if (folder / 'state.pt').exists():
         saved = f'the checkpoint in {folder} is from before it'
@@ -415,7 +415,7 @@ def fit(
 
 # %% ../nbs/11_runs.ipynb #5f572633
 SHAPE = tuple(field.name for field in fields(GPTConfig))  # settings of the model
-UNSAVED = {  # all that a run has which never saved anything
+UNSAVED = {  # the files of a run that ended before it saved a model
     '.lock',
     'config.json',
     'run.json',
