@@ -70,7 +70,7 @@ def write_file(
     except BaseException as error:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
-        failure = disk_error(error)
+        failure = disk_error(error) if isinstance(error, (OSError, RuntimeError)) else None
         if failure is None:
             raise
         raise UserError(
@@ -87,7 +87,7 @@ def lock_folder(
     from filelock import FileLock, Timeout
 
     folder = Path(folder)
-    lock = FileLock(folder / '.lock', is_singleton=True)
+    lock = FileLock(folder.resolve() / '.lock', is_singleton=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)

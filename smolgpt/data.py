@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
-from .core import renamed, UserError
+from .core import UserError, renamed
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from .attention import KVCache, RMSNorm, window_mask
-from .core import renamed, UserError
+from .core import UserError, renamed
 from .model import GPT, Block, GPTConfig, activate
 
 # %% ../nbs/12_decoding.ipynb #58589c67

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 from tqdm import tqdm
-from .core import command, pick_device, renamed, write_file, Parser, UserError
+from .core import Parser, UserError, command, pick_device, renamed, write_file
 from .data import Tokens, check_ids, get_batch, num_windows, open_tokens, units
 from .efficiency import PRECISIONS, pick_precision
 from .generation import generate

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from .attention import KVCache
-from .core import renamed, UserError
+from .core import UserError, renamed
 from .decoding import RotaryCache, check_pass, fold, pack
 from .model import CHOICES, GPT, Block
 

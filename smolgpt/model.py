@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from .attention import Attention, RMSNorm, rotary_tables, window_mask
-from .core import check_types, renamed, write_file, UserError
+from .core import UserError, check_types, renamed, write_file
 from .tokens import END, tokenizer_json
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from .core import nearest, renamed, UserError
+from .core import UserError, nearest, renamed
 from .model import GPT
 
 # %% ../nbs/05_sampling.ipynb #b4cd58b9

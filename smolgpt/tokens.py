@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from .core import renamed, write_file, UserError
+from .core import UserError, renamed, write_file
 
 if TYPE_CHECKING:
     from tiktoken import Encoding

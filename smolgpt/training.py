@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
-from .core import renamed, UserError
+from .core import UserError, renamed
 
 # %% ../nbs/07_training.ipynb #54d4dde2
 Batch = tuple[Tensor, Tensor]  # inputs and targets, each (batch, time) int64
