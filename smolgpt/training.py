@@ -29,7 +29,7 @@ def train_step(
 ) -> tuple[Tensor, Tensor]:  # mean loss per token, and the gradient's norm before clipping
     """Take one step with the gradient of all batches together, clipped (Pascanu et al. 2013).
 
-    A gradient that is NaN or infinite is not applied."""
+    Where its norm is NaN or infinite, no parameter changes."""
     if scaler is None:
         scaler = torch.amp.GradScaler(enabled=False)
     if parameters is None:
